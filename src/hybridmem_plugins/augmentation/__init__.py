@@ -1,0 +1,1 @@
+"""From clean context to labelled noisy context."""

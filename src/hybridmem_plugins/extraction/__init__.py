@@ -1,0 +1,1 @@
+"""Text to entities, mentions, links and facts."""

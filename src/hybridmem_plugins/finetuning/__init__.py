@@ -1,0 +1,1 @@
+"""From a noisy data set to an adapter, with its report."""

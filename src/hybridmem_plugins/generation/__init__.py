@@ -1,0 +1,1 @@
+"""From an adapter and a context to an answer."""

@@ -1,0 +1,1 @@
+"""LangChain components: thin translations of the core."""

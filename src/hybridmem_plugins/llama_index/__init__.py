@@ -1,0 +1,1 @@
+"""LlamaIndex components: thin translations of the core."""

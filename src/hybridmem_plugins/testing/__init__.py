@@ -1,0 +1,1 @@
+"""Conformance suites that others can run against their own components."""
