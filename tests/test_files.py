@@ -143,7 +143,7 @@ def test_html_keeps_title_headings_links_code_and_tables(tmp_path: Path) -> None
 <script>if (a < b) { alert("no") }</script></head><body><nav><ul><li><a href="/">Home</a></ul></nav>
 <p>Before.<h2>Flash <a href="#f">#</a></h2><p>By <a href="Fujio_Masuoka_(engineer)">Fujio
  <b>Masuoka</b></a>, at<br>Toshiba<a href="#1">[1]</a>. <![CDATA[x]]>
-<ul><li>one <li><p>two</p></ul>
+<ul><li>one<li> <li><p>two</p></ul>
 <table><tr><th>a<th>b</tr><tr><td><p>1</p><td><a href="y z">2</a></table>
 <pre><code>def f():
     return 1

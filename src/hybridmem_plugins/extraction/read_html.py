@@ -146,8 +146,9 @@ class _Reader(HTMLParser):
         self._in_title = tag == "title" and self.title is None
         if tag == "pre" and not self._tables:
             self._pre = 1
-        elif tag == "li" and not self._tables:
+        elif tag == "li" and not self._tables and not self._buffer:
             self._buffer.append("- ")
+            self._link = (self._link[0], 1) if self._link else None
 
     def _break(self) -> None:
         """End a paragraph; in the cell of a table only a space."""
