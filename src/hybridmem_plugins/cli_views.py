@@ -189,7 +189,7 @@ def print_comparison(
     """
     console = _out()
     console.print()
-    console.rule(Text(question.question, style="bold"), align="left")
+    console.print(Text(question.question, style="bold"))
     needed = " + ".join(titles[identifier] for identifier in question.gold)
     console.print(Text(f"Answer: {question.answer}\nNeeds: {needed}", style="dim"))
     table = Table(box=box.SIMPLE_HEAD, expand=True)
