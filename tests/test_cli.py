@@ -189,9 +189,9 @@ def test_query_as_json_is_json_alone(memory: Path) -> None:
     answer = json.loads(result.stdout)
     assert answer["question"] == "Who conceived DRAM?"
     hit = answer["hits"][0]
-    assert (hit["id"], hit["title"], hit["score"]) == ("dram.md#0", "DRAM", 0.5)
+    assert (hit["id"], hit["title"], hit["score"]) == ("docs/dram.md#0", "DRAM", 0.5)
     assert hit["provenance"]["routes"]["semantic"]["rank"] == 1
-    assert hit["metadata"]["source"] == "dram.md"
+    assert hit["metadata"]["source"] == "docs/dram.md"
 
 
 def test_query_without_a_match_says_so(memory: Path) -> None:

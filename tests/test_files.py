@@ -152,10 +152,10 @@ def test_html_keeps_title_headings_links_code_and_tables(tmp_path: Path) -> None
     assert (before.title, before.text) == ("Memory & more", "Before.")
     assert (flash.title, flash.metadata["document"]) == ("Flash #", "Memory & more")
     assert flash.text.split("\n\n") == [
-        "By [Fujio Masuoka](Fujio_Masuoka_(engineer)), at\nToshiba[1].",
+        "By [Fujio Masuoka](Fujio_Masuoka_%28engineer%29), at\nToshiba[1].",
         "- one",
         "- two",
-        "a | b\n1 | [2](<y z>)",
+        "a | b\n1 | [2](y%20z)",
         "```\ndef f():\n    return 1\n```",
         "[Card](card.html)",
     ]
@@ -294,6 +294,16 @@ def test_same_name_in_two_folders_gets_two_sources(tmp_path: Path, skipped: Skip
     assert [p.id for p in passages] == ["a.md#0", "two/a.md#0"]
     assert len(skipped) == 1
     assert "the same file as" in skipped[0][1]
+
+
+def test_base_gives_a_file_one_source_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("words", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "docs")
+    for path in (tmp_path, tmp_path / "docs", tmp_path / "docs" / "a.md", Path(), Path("a.md"), Path("../docs")):
+        assert [p.id for p in read_passages(path, base=tmp_path)] == ["docs/a.md#0"]
+    (passage,) = read_passages("a.md", base=tmp_path / "elsewhere")
+    assert passage.metadata["source"] == (tmp_path / "docs" / "a.md").as_posix()
 
 
 def test_excluded_folder_is_not_entered(tmp_path: Path, skipped: Skipped) -> None:

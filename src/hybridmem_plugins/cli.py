@@ -125,6 +125,8 @@ def index(
             max_words=max_words,
             on_skip=lambda path, reason: skipped.append((str(path), reason)),
             exclude=[memory],
+            # Ids then depend neither on the working folder nor on how a path was typed: indexing again replaces.
+            base=Path(os.path.abspath(memory)).parent,
         )
     )
     if passages:

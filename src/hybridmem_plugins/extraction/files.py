@@ -35,6 +35,7 @@ def read_passages(
     max_words: int = 180,
     on_skip: OnSkip | None = None,
     exclude: Iterable[AnyPath] = (),
+    base: AnyPath | None = None,
 ) -> Iterator[Passage]:
     r"""Read Markdown, plain text, HTML and JSON lines as passages.
 
@@ -42,7 +43,7 @@ def read_passages(
     to four times `max_words`. The heading becomes the title. A record of a JSON lines file is one passage, as it is.
 
     Folders are walked in sorted order, links followed once, and hidden entries passed over. The metadata of a passage
-    holds `source` (the path relative to the given folder, or the name of the given file), and where known `document`
+    holds `source` (the path relative to the given folder or, for a given file, its name), and where known `document`
     (the title of the whole file) and `section` (the headings above, joined by " > "). Its id is `<source>#<number>`,
     or the record's own id.
 
@@ -52,6 +53,8 @@ def read_passages(
         on_skip: Receives the path and the reason for each file, line or folder that yields no passage. Without it,
             each is a warning.
         exclude: Files and folders to leave out without a report, such as the folder of the memory itself.
+        base: Folder that `source` is relative to, in place of those in `paths`; files outside of it have their whole
+            path. With it, a file has the same source, and its passages the same ids, however it is named in `paths`.
 
     Returns:
         An iterator that reads one file at a time.
@@ -75,14 +78,18 @@ def read_passages(
             msg = f"no such file or folder: {root}"
             raise FileNotFoundError(msg)
     skip = _warn if on_skip is None else on_skip
-    return _without_repeats(_read_all(roots, max_words, skip, {Path(path).resolve() for path in exclude}), skip)
+    excluded = {Path(path).resolve() for path in exclude}
+    found = _read_all(roots, max_words, skip, excluded, None if base is None else Path(base))
+    return _without_repeats(found, skip)
 
 
 def _warn(path: Path, reason: str) -> None:
     warnings.warn(f"skipped {path}: {reason}", stacklevel=3)
 
 
-def _read_all(roots: list[Path], max_words: int, skip: OnSkip, excluded: set[Path]) -> Iterator[tuple[Path, Passage]]:
+def _read_all(
+    roots: list[Path], max_words: int, skip: OnSkip, excluded: set[Path], base: Path | None
+) -> Iterator[tuple[Path, Passage]]:
     seen: dict[Path, Path] = {}
     sources: set[str] = set()
     for root in roots:
@@ -92,7 +99,7 @@ def _read_all(roots: list[Path], max_words: int, skip: OnSkip, excluded: set[Pat
                 skip(path, f"the same file as {seen[real]}")
                 continue
             seen[real] = path
-            source = _source(path, root, sources)
+            source = _source(path, root, base, sources)
             sources.add(source)
             try:
                 for passage in _read_file(path, source, max_words, skip):
@@ -138,14 +145,17 @@ def _walk(root: Path, skip: OnSkip, excluded: set[Path]) -> Iterator[Path]:
             skip(path, f"unreadable: {getattr(error, 'strerror', None) or error}")
 
 
-def _source(path: Path, root: Path, taken: set[str]) -> str:
-    """Name a file as seen from its root, more fully if another root has given the same name."""
-    near = path.relative_to(root).as_posix() if path != root else path.name
-    for name in (near, f"{root.name}/{near}", path.absolute().as_posix()):
-        name = os.fsencode(name).decode("utf-8", "replace")
-        if name not in taken:
-            break
-    return name
+def _source(path: Path, root: Path, base: Path | None, taken: set[str]) -> str:
+    """Name a file as seen from the base, or from its root and more fully if another root has given the same name."""
+    whole = Path(os.path.abspath(path))
+    if base is not None:
+        base = Path(os.path.abspath(base))
+        names = [(whole.relative_to(base) if whole.is_relative_to(base) else whole).as_posix()]
+    else:
+        near = path.relative_to(root).as_posix() if path != root else path.name
+        names = [near, f"{root.name}/{near}", whole.as_posix()]
+    readable = [os.fsencode(name).decode("utf-8", "replace") for name in names]
+    return next((name for name in readable if name not in taken), readable[-1])
 
 
 def _read_file(path: Path, source: str, max_words: int, skip: OnSkip) -> Iterator[Passage]:

@@ -166,7 +166,7 @@ class _Reader(HTMLParser):
         if not words or self._heading or self._in_title or self._pre or re.match(r"(#|javascript:|data:|$)", href):
             return
         raw = "".join(self._buffer[start:])
-        if " " in href or href.count("(") != href.count(")"):
-            href = f"<{href}>"
+        for char in " ()":  # these would end the target of a Markdown link
+            href = href.replace(char, f"%{ord(char):02X}")
         label = words.replace("[", "").replace("]", "")
         self._buffer[start:] = [raw[: len(raw) - len(raw.lstrip())], f"[{label}]({href})", " " * raw.endswith(" ")]
