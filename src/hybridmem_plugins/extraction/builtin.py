@@ -1,0 +1,158 @@
+"""The built-in extractor: names, links, quotations and years by their typography, with no model."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+
+from hybridmem_plugins.extraction.model import Extraction, Mention, MentionKind
+from hybridmem_plugins.extraction.sentences import sentence_spans
+from hybridmem_plugins.extraction.tokens import name_key, words
+from hybridmem_plugins.passage import Passage
+
+# Lower-case words that may stand inside a name ("University of Paris", "Charles de Gaulle").
+_CONNECTORS = frozenset("of the de la le du des von van der den zu di da del della dos das do y e al el bin ibn af av".split())
+# Words that open sentences with a capital letter and are no names.
+_OPENERS = frozenset(
+    "a an the this that these those it its he she they we i you his her their our my your in on at by of for from to with "
+    "as and or but nor so yet if when while where who whom whose which what why how after before since until during "
+    "although though because however also not no yes all some many most several both each every there here then thus "
+    "one two three four five six seven eight nine ten is are was were be been being has have had do does did will would "
+    "can could may might must shall should other another such only than into over under between among about above "
+    "der die das ein eine er sie es und oder im am le la les un une il elle et ou en el los las y o".split()
+)
+_ARTICLES = ("the ", "a ", "an ")
+_WORD = re.compile(r"[^\W_](?:[\w'’\-]*\w)?|[^\w\s]")
+_YEAR = re.compile(r"(?<![\d.,/-])(?:1[0-9]|20)\d\d(?![\d/-]|[.,]\d)")
+_QUOTE = re.compile(r"[“\"«„「『]([^“”\"«»„」』\n]{2,80})[”\"»“」』]")
+_MARKDOWN_LINK = re.compile(r"\[([^\[\]\n]{1,200})\]\(([^()\s]{1,500})[^()\n]*\)")
+_WIKI_LINK = re.compile(r"\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]\n]{1,200}))?\]\]")
+_HTML_LINK = re.compile(r"<a\s[^>]*href\s*=\s*[\"']([^\"']{1,500})[\"'][^>]*>([^<]{1,200})</a>", re.IGNORECASE)
+_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+_QUALIFIER = re.compile(r"\s*[(（\[].*[)）\]]\s*$")
+_MAX_NAME_WORDS = 8
+
+
+class BuiltinExtractor:
+    """Reads names from typography: capital letters, links, quotation marks, headings and digits.
+
+    Scripts without letter case have no capitals to go by; there, names come from links, quotations and the titles of
+    other passages, which the graph finds in any script.
+
+    >>> passage = Passage(text="Boso the Elder was the father of Teutberga. She married Lothair II.", title="Boso")
+    >>> [m.name for m in BuiltinExtractor().extract([passage])[0].mentions]
+    ['boso the elder', 'teutberga', 'lothair ii']
+    """
+
+    def extract(self, passages: Sequence[Passage]) -> list[Extraction]:
+        """Return one extraction for each passage, in order."""
+        return [_extract(passage) for passage in passages]
+
+
+def defined_names(title: str) -> list[str]:
+    """Return the normalised names that a title defines, the fullest first.
+
+    >>> defined_names("The Mercury (planet)")
+    ['the mercury planet', 'the mercury', 'mercury']
+    """
+    names = [name_key(title), name_key(_QUALIFIER.sub("", title))]
+    names += [name.removeprefix(article) for name in names[1:] for article in _ARTICLES if name.startswith(article)]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _extract(passage: Passage) -> Extraction:
+    text = passage.text
+    sentences = sentence_spans(text)
+    starts = [start for start, _ in sentences]
+    found: dict[str, tuple[MentionKind, int]] = {}
+    for surface, kind, offset in _surfaces(text, sentences):
+        name = _without_article(name_key(surface))
+        if name and name.count(" ") < _MAX_NAME_WORDS:
+            found.setdefault(name, (kind, max(bisect_right(starts, offset) - 1, 0)))
+    defines = _definitions(passage, text, sentences)
+    return Extraction(
+        sentences=tuple(sentences),
+        defines=tuple(defines),
+        mentions=tuple(Mention(name, kind, at) for name, (kind, at) in found.items() if name not in defines),
+    )
+
+
+def _definitions(passage: Passage, text: str, sentences: list[tuple[int, int]]) -> list[str]:
+    titles = [passage.title] if passage.title else []
+    titles += [match.group(1) for match in _HEADING.finditer(text)]
+    if not titles and sentences:
+        titles = list(_leading_subject(text[slice(*sentences[0])]))
+    return list(dict.fromkeys(name for title in titles for name in defined_names(title)))
+
+
+def _leading_subject(sentence: str) -> Iterator[str]:
+    """Yield the name an untitled passage opens with, which is what encyclopedic and technical prose is about."""
+    for surface, offset in _capitalised(sentence):
+        if offset <= len("The “"):
+            yield surface
+        return
+
+
+def _surfaces(text: str, sentences: list[tuple[int, int]]) -> Iterator[tuple[str, MentionKind, int]]:
+    if "[" in text:
+        for match in _MARKDOWN_LINK.finditer(text):
+            yield match.group(1), "link", match.start()
+            yield _target_name(match.group(2)), "link", match.start()
+        for match in _WIKI_LINK.finditer(text):
+            yield match.group(1), "link", match.start()
+            if match.group(2):
+                yield match.group(2), "link", match.start()
+    if "<a" in text or "<A" in text:
+        for match in _HTML_LINK.finditer(text):
+            yield match.group(2), "link", match.start()
+            yield _target_name(match.group(1)), "link", match.start()
+    for match in _QUOTE.finditer(text):
+        yield match.group(1), "quote", match.start()
+    for start, end in sentences:
+        for surface, offset in _capitalised(text[start:end]):
+            yield surface, "name", start + offset
+    for match in _YEAR.finditer(text):
+        yield match.group(), "year", match.start()
+
+
+def _target_name(target: str) -> str:
+    """Turn a link's target into the name it most likely stands for: `docs/Ion_trap.md#use` gives `Ion trap`."""
+    path = target.split("#")[0].split("?")[0].rstrip("/")
+    return re.sub(r"[_\-]+|%20", " ", path.rsplit("/", 1)[-1].rsplit(".", 1)[0])
+
+
+def _capitalised(sentence: str) -> Iterator[tuple[str, int]]:
+    """Yield each run of capitalised words, with connectors inside, and its offset."""
+    start = end = -1
+    pending = False  # connectors since the last capitalised word
+    for match in _WORD.finditer(sentence):
+        token = match.group()
+        if token[0].isupper() and not (start < 0 and token.lower() in _OPENERS):
+            if start < 0:
+                start = match.start()
+            end, pending = match.end(), False
+        elif start >= 0 and token.isdigit() and not pending and match.start() == end + 1:
+            end = match.end()
+        elif start >= 0 and (token in _CONNECTORS or token in ".&") and not (token == "." and not _initial(sentence, end)):
+            pending = True
+        elif start >= 0:
+            yield sentence[start:end], start
+            start, pending = -1, False
+    if start >= 0:
+        yield sentence[start:end], start
+
+
+def _initial(sentence: str, end: int) -> bool:
+    """Say whether the word that ends here is a single letter, as in `J. R. Smith`."""
+    return end == 1 or not sentence[end - 2].isalnum()
+
+
+def _without_article(name: str) -> str:
+    for article in _ARTICLES:
+        if name.startswith(article) and len(name) > len(article):
+            return name[len(article) :]
+    return name
+
+
+__all__ = ["BuiltinExtractor", "defined_names", "words"]

@@ -1,0 +1,243 @@
+"""The indexes over the journal, kept level with it: vectors, words, metadata and graph."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridmem_plugins.errors import MemoryFormatError
+from hybridmem_plugins.extraction.model import Extraction
+from hybridmem_plugins.extraction.tokens import words
+from hybridmem_plugins.memory.journal import Record, Snapshot
+from hybridmem_plugins.memory.lexical import LexicalIndex
+from hybridmem_plugins.memory.metadata import MetadataIndex
+from hybridmem_plugins.memory.rows import Rows, as_rows
+from hybridmem_plugins.memory.vectors import Engine, VectorIndex
+from hybridmem_plugins.passage import Passage
+
+logger = logging.getLogger(__name__)
+
+BATCH = 4096
+
+
+class GraphTier(Protocol):
+    """What the relational tier does for the store."""
+
+    def add(
+        self,
+        rows: Sequence[int],
+        passages: Sequence[Passage],
+        extractions: Sequence[Extraction],
+        tokens: Sequence[list[str]],
+    ) -> None:
+        """Take in new passages."""
+        ...
+
+    def remove(self, rows: Sequence[int]) -> None:
+        """Forget passages."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+
+@dataclass(slots=True)
+class Batch:
+    """Passages with everything that the tiers want to know about them."""
+
+    passages: list[Passage] = field(default_factory=list)
+    extractions: list[Extraction] = field(default_factory=list)
+    tokens: list[list[str]] = field(default_factory=list)
+
+
+def full_text(title: str | None, text: str) -> str:
+    """Return what is embedded and tokenised of a passage."""
+    return f"{title}\n{text}" if title else text
+
+
+def to_passage(record: Record) -> Passage:
+    """Return a stored passage as its user knows it."""
+    return Passage(text=record.text, title=record.title, id=record.id, metadata=json.loads(record.metadata))
+
+
+class Caches:
+    """All tiers, and the journal's version that they stand for; -1 where they must be made anew.
+
+    Args:
+        graph: The relational tier.
+        engine: See `VectorIndex`.
+    """
+
+    def __init__(self, graph: GraphTier, engine: Engine) -> None:
+        self.graph = graph
+        self._engine = engine
+        self.vectors: VectorIndex | None = None
+        self.lexical = LexicalIndex()
+        self.metadata = MetadataIndex()
+        self.id_of: dict[int, str] = {}
+        self.row_of: dict[str, int] = {}
+        self.version = -1
+        self.fresh = 0  # rows that `open` had to take from the journal
+
+    def add(self, rows: Sequence[int], batch: Batch, vectors: NDArray[np.float32]) -> None:
+        """Take in new passages; the vector tier goes first since hnswlib works on in the background."""
+        self.vector_index(vectors.shape[1]).add(rows, vectors)
+        self.lexical.add(rows, batch.tokens)
+        self._add_rest(rows, batch)
+
+    def remove(self, rows: Sequence[int]) -> None:
+        """Forget passages in every tier; unknown rows are ignored."""
+        known = [row for row in rows if row in self.id_of]
+        if not known:
+            return
+        if self.vectors is not None:
+            self.vectors.remove(known)
+        self.lexical.remove(known)
+        self.metadata.remove(known)
+        self.graph.remove(known)
+        for row in known:
+            identity = self.id_of.pop(row)
+            if self.row_of.get(identity) == row:
+                del self.row_of[identity]
+
+    def vector_index(self, dimension: int) -> VectorIndex:
+        """Return the vector tier, made when the dimension is known."""
+        if self.vectors is None:
+            self.vectors = VectorIndex(dimension, engine=self._engine)
+        return self.vectors
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.graph.clear()
+        if self.vectors is not None:
+            self.vectors.close()
+        self.vectors = None
+        self.lexical = LexicalIndex()
+        self.metadata = MetadataIndex()
+        self.id_of = {}
+        self.row_of = {}
+        self.version = -1
+
+    def open(self, snapshot: Snapshot, folder: Path | None) -> None:
+        """Fill all tiers: from files where these are good, else from the journal."""
+        self.clear()
+        live = as_rows(snapshot.rows())
+        dimension = snapshot.meta("dimension")
+        with _no_garbage_collection():
+            if dimension is not None:
+                self.vectors = self._open_vectors(snapshot, folder, live, int(dimension))
+            self.lexical = self._open_lexical(snapshot, folder, live)
+            for records in snapshot.batches(BATCH):
+                self._add_records(records)
+        self.version = snapshot.version()
+
+    def catch_up(self, snapshot: Snapshot) -> int:
+        """Apply what other processes committed up to a snapshot.
+
+        Returns:
+            The number of passages that came or went.
+        """
+        if self.version < 0:
+            self.open(snapshot, None)
+            return len(self.id_of)
+        changes = snapshot.changes(self.version)
+        if changes is None:  # compacted in between; a row never changes what it holds, so comparing rows is enough
+            live = set(snapshot.rows())
+            removed = [row for row in self.id_of if row not in live]
+            added = sorted(live.difference(self.id_of))
+        else:
+            gone = {row for row, went in changes if went}
+            removed = sorted(gone)
+            added = [row for row, went in changes if not went and row not in gone]
+        self.version = -1  # until everything has been applied
+        self.remove(removed)
+        dimension = snapshot.meta("dimension")
+        for start in range(0, len(added), BATCH):
+            rows = added[start : start + BATCH]
+            self.vector_index(int(dimension)).add(rows, snapshot.vectors(rows, int(dimension)))
+            self._add_records(list(snapshot.full_records(rows)))
+        self.version = snapshot.version()
+        return len(removed) + len(added)
+
+    def save(self, folder: Path, memory: str) -> None:
+        """Write the tiers that are slow to make anew."""
+        stamp = {"memory": memory, "version": self.version}
+        if self.vectors is not None:
+            self.vectors.save(folder, stamp)
+        self.lexical.save(folder, stamp)
+
+    def _add_records(self, records: Sequence[Record]) -> None:
+        """Take in stored passages whose vectors are in already; words are made anew where they are missing."""
+        rows = [record.row for record in records]
+        known = self.lexical.has(rows).tolist()
+        new = [record for record, has in zip(records, known, strict=True) if not has]
+        self.lexical.add([record.row for record in new], [words(full_text(r.title, r.text)) for r in new])
+        extractions = [Extraction.from_json(record.extraction) for record in records]
+        batch = Batch(
+            [to_passage(record) for record in records], extractions, [self.lexical.words(row) for row in rows]
+        )
+        self._add_rest(rows, batch)
+
+    def _add_rest(self, rows: Sequence[int], batch: Batch) -> None:
+        self.metadata.add(rows, [passage.metadata for passage in batch.passages])
+        self.graph.add(rows, batch.passages, batch.extractions, batch.tokens)
+        for row, passage in zip(rows, batch.passages, strict=True):
+            identity = str(passage.id)
+            self.id_of[row] = identity
+            self.row_of[identity] = row
+
+    def _open_vectors(self, snapshot: Snapshot, folder: Path | None, live: Rows, dimension: int) -> VectorIndex:
+        index = VectorIndex(dimension, engine=self._engine)
+        if folder is not None and not self._load(index, snapshot, folder, "vector", len(live)):
+            index = VectorIndex(dimension, engine=self._engine)
+        index.remove(np.setdiff1d(index.rows(), live))
+        missing = np.setdiff1d(live, index.rows()).tolist()
+        self.fresh = len(missing)
+        for start in range(0, len(missing), BATCH):
+            rows = missing[start : start + BATCH]
+            index.add(rows, snapshot.vectors(rows, dimension))
+        return index
+
+    def _open_lexical(self, snapshot: Snapshot, folder: Path | None, live: Rows) -> LexicalIndex:
+        index = LexicalIndex()
+        if folder is not None and not self._load(index, snapshot, folder, "word", len(live)):
+            index = LexicalIndex()
+        index.remove(np.setdiff1d(index.rows(), live))
+        return index
+
+    def _load(
+        self, index: VectorIndex | LexicalIndex, snapshot: Snapshot, folder: Path, what: str, passages: int
+    ) -> bool:
+        """Read one tier's files; on failure say that it is made anew from the journal."""
+        reason = "it belongs to another memory or to a later state of this one"
+        try:
+            stamp: Any = index.load(folder)
+            if stamp["memory"] == snapshot.meta("memory") and stamp["version"] <= snapshot.version():
+                return True
+        except (MemoryFormatError, KeyError, TypeError) as error:
+            reason = str(error)
+        if passages:
+            logger.warning("the %s index is rebuilt from the journal (%d passages): %s", what, passages, reason)
+        return False
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Many small objects that all stay: looking for garbage among them doubles the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,216 @@
+"""The filter language: which metadata a search may touch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Predicate = Callable[[Mapping[str, Any]], bool]
+Filter = Mapping[str, Any] | Predicate
+
+MISSING: Any = object()
+
+OPERATORS = ("$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte", "$exists", "$contains")
+LOGIC = ("$and", "$or", "$not")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One operator on one key, checked."""
+
+    key: str
+    operator: str
+    operand: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """Conditions joined by logic; `not` has one part."""
+
+    logic: Literal["and", "or", "not"]
+    parts: tuple[Condition | Combination, ...]
+
+
+Expression = Condition | Combination
+
+
+def parse_filter(query: Mapping[str, Any]) -> Expression:
+    """Check a filter and turn it into an expression.
+
+    Raises:
+        TypeError: The filter, a list of conditions or an operand has the wrong type.
+        ValueError: An operator is unknown, or an operand is not plain JSON.
+    """
+    if not isinstance(query, Mapping):
+        msg = f"a filter is a dict or a callable, not {type(query).__name__}"
+        raise TypeError(msg)
+    parts: list[Expression] = []
+    for key, value in query.items():
+        if not isinstance(key, str):
+            msg = f"filter keys are strings, not {key!r}"
+            raise TypeError(msg)
+        if key in ("$and", "$or"):
+            if not isinstance(value, list | tuple):
+                msg = f"{key} takes a list of filters, not {type(value).__name__}"
+                raise TypeError(msg)
+            logic: Literal["and", "or"] = "and" if key == "$and" else "or"
+            parts.append(Combination(logic, tuple(parse_filter(part) for part in value)))
+        elif key == "$not":
+            parts.append(Combination("not", (parse_filter(value),)))
+        elif key.startswith("$"):
+            raise _unknown(key)
+        else:
+            parts.extend(_parse_conditions(key, value))
+    return parts[0] if len(parts) == 1 else Combination("and", tuple(parts))
+
+
+def compile_filter(query: Filter) -> Predicate:
+    """Turn a filter into a function of one passage's metadata; everything is checked before the function is returned.
+
+    A filter is a dict. `{"tenant": "a"}` asks for equality, several keys must all hold, and a dict of operators asks for
+    more: `$eq`, `$ne`, `$in`, `$nin`, `$gt`, `$gte`, `$lt`, `$lte`, `$exists` (true or false) and `$contains` (an element
+    of a list, or a part of a string). `$and` and `$or` take lists of filters, `$not` takes one. `{"author.name": "x"}`
+    looks inside nested metadata (a key that is spelled with the dot goes first). Where a key is missing, `$ne`, `$nin` and
+    `{"$exists": False}` hold and nothing else does. Values of different types are unequal and not comparable; numbers
+    compare with numbers, and booleans are no numbers.
+
+    Args:
+        query: A filter, or a callable, which is returned as it is.
+
+    Raises:
+        TypeError: The filter, a list of conditions or an operand has the wrong type.
+        ValueError: An operator is unknown, or an operand is not plain JSON.
+
+    Example:
+        >>> recent = compile_filter({"year": {"$gte": 2020}, "lang": {"$in": ["en", "de"]}})
+        >>> recent({"year": 2024, "lang": "de"}), recent({"lang": "de"})
+        (True, False)
+    """
+    if callable(query):
+        return query
+    expression = parse_filter(query)
+    return lambda metadata: evaluate(expression, metadata)
+
+
+def evaluate(expression: Expression, metadata: Mapping[str, Any]) -> bool:
+    """Return whether one passage's metadata fulfils an expression."""
+    if isinstance(expression, Condition):
+        return holds(expression, resolve(metadata, expression.key))
+    if expression.logic == "not":
+        return not evaluate(expression.parts[0], metadata)
+    quantifier = all if expression.logic == "and" else any
+    return quantifier(evaluate(part, metadata) for part in expression.parts)
+
+
+def resolve(metadata: Mapping[str, Any], key: str) -> Any:
+    """Return the value at a key, dots leading into nested mappings, or `MISSING`."""
+    if key in metadata:
+        return metadata[key]
+    position = key.find(".")
+    while position >= 0:
+        inner = metadata.get(key[:position])
+        if isinstance(inner, Mapping):
+            value = resolve(inner, key[position + 1 :])
+            if value is not MISSING:
+                return value
+        position = key.find(".", position + 1)
+    return MISSING
+
+
+def holds(condition: Condition, value: Any) -> bool:
+    """Return whether a value (or `MISSING`) fulfils a condition."""
+    operator, operand = condition.operator, condition.operand
+    if operator == "$exists":
+        return (value is not MISSING) == operand
+    if value is MISSING:
+        return operator in ("$ne", "$nin")
+    if operator == "$contains":
+        if isinstance(value, str):
+            return isinstance(operand, str) and operand in value
+        return isinstance(value, list | tuple) and any(identity(item) == identity(operand) for item in value)
+    if operator in ("$eq", "$ne"):
+        return (identity(value) == identity(operand)) == (operator == "$eq")
+    if operator in ("$in", "$nin"):
+        return (identity(value) in {identity(item) for item in operand}) == (operator == "$in")
+    return _in_range(operator, value, operand)
+
+
+def identity(value: Any) -> tuple[str, Any]:
+    """Return a hashable form that is equal exactly for values that filters treat as equal."""
+    if value is None:
+        return ("null", None)
+    if isinstance(value, bool):
+        return ("boolean", value)
+    if isinstance(value, int | float):
+        return ("number", value)
+    if isinstance(value, str):
+        return ("string", value)
+    if isinstance(value, Mapping):
+        return ("object", frozenset((key, identity(item)) for key, item in value.items()))
+    return ("list", tuple(identity(item) for item in value))
+
+
+def filter_key(query: Mapping[str, Any]) -> str:
+    """Return a text that is the same for the same filter."""
+    return json.dumps(query, sort_keys=True, default=list)
+
+
+def _in_range(operator: str, value: Any, operand: Any) -> bool:
+    if identity(value)[0] != identity(operand)[0]:
+        return False
+    if operator == "$gt":
+        return bool(value > operand)
+    if operator == "$gte":
+        return bool(value >= operand)
+    if operator == "$lt":
+        return bool(value < operand)
+    return bool(value <= operand)
+
+
+def _parse_conditions(key: str, value: Any) -> list[Expression]:
+    if not isinstance(value, Mapping) or not any(isinstance(name, str) and name.startswith("$") for name in value):
+        _check_operand(key, value)
+        return [Condition(key, "$eq", value)]
+    conditions: list[Expression] = []
+    for operator, operand in value.items():
+        if operator == "$not":
+            inner = _parse_conditions(key, operand)
+            conditions.append(Combination("not", (Combination("and", tuple(inner)),)))
+            continue
+        if operator not in OPERATORS:
+            raise _unknown(operator)
+        conditions.append(Condition(key, operator, _checked(key, operator, operand)))
+    return conditions
+
+
+def _checked(key: str, operator: str, operand: Any) -> Any:
+    if operator in ("$in", "$nin"):
+        if not isinstance(operand, list | tuple | set | frozenset):
+            msg = f"{operator} on {key!r} takes a list, not {type(operand).__name__}"
+            raise TypeError(msg)
+        operand = list(operand)
+    if operator == "$exists" and not isinstance(operand, bool):
+        msg = f"$exists on {key!r} takes True or False, not {operand!r}"
+        raise TypeError(msg)
+    if operator in ("$gt", "$gte", "$lt", "$lte") and (
+        isinstance(operand, bool) or not isinstance(operand, int | float | str)
+    ):
+        msg = f"{operator} on {key!r} takes a number or a string, not {type(operand).__name__}"
+        raise TypeError(msg)
+    _check_operand(key, operand)
+    return operand
+
+
+def _check_operand(key: str, operand: Any) -> None:
+    try:
+        json.dumps(operand, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        msg = f"the filter on {key!r} compares with something that is not plain JSON: {error}"
+        raise ValueError(msg) from None
+
+
+def _unknown(operator: Any) -> ValueError:
+    known = ", ".join((*OPERATORS, *LOGIC))
+    return ValueError(f"unknown filter operator {operator!r}; known are {known}")

@@ -1,0 +1,374 @@
+"""The lexical tier: BM25 over token lists, updated in place, and exact phrases."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridmem_plugins.errors import MemoryFormatError
+from hybridmem_plugins.memory.cachefile import load_cache, save_cache
+from hybridmem_plugins.memory.postings import Ints, Postings
+from hybridmem_plugins.memory.rows import Buffer, Mask, RowMap, Rows, as_rows
+
+Floats = NDArray[np.float32]
+
+
+class LexicalIndex:
+    """BM25 as Lucene computes it, without its constant factor (Robertson and Zaragoza, 2009; Kamphuis et al., 2020).
+
+    The score of a passage is the sum over the query's tokens of
+    `idf * tf / (tf + k1 * (1 - b + b * length / average length))` with `idf = ln(1 + (N - df + 0.5) / (df + 0.5))`.
+    After any sequence of changes, scores equal those of a fresh index over the same passages. Not safe for changing in
+    one thread while another searches; `MemoryStore` holds the lock.
+
+    Args:
+        k1: How slowly repeated tokens saturate.
+        b: How much long passages are held back, from 0 to 1.
+
+    Example:
+        >>> index = LexicalIndex()
+        >>> index.add([1, 2], [["dram", "leaks"], ["nvm", "keeps", "dram", "honest"]])
+        >>> rows, scores = index.search(["nvm"], k=5)
+        >>> rows.tolist()
+        [2]
+    """
+
+    def __init__(self, k1: float = 1.2, b: float = 0.75) -> None:
+        if not (k1 >= 0 and 0 <= b <= 1):
+            msg = f"k1 must not be negative and b must lie in 0..1, not {k1} and {b}"
+            raise ValueError(msg)
+        self.k1 = k1
+        self.b = b
+        self._clear()
+
+    def _clear(self) -> None:
+        self._map = RowMap()
+        self._vocabulary: defaultdict[str, int] = defaultdict()
+        self._vocabulary.default_factory = self._vocabulary.__len__
+        self._terms: list[str] = []
+        self._document_frequency = Buffer(np.int32)
+        self._tokens = Buffer(np.int32)
+        self._starts = Buffer(np.int64)
+        self._lengths = Buffer(np.int32)
+        self._token_count = 0
+        self._postings = Postings()
+        self._norms: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self._map)
+
+    def add(self, rows: Sequence[int] | Rows, token_lists: Sequence[Sequence[str]]) -> None:
+        """Store the tokens of new rows.
+
+        Raises:
+            ValueError: The counts differ, or a row was used before.
+        """
+        labels = as_rows(rows)
+        if len(labels) != len(token_lists):
+            msg = f"{len(labels)} rows but {len(token_lists)} token lists"
+            raise ValueError(msg)
+        slots = self._map.add(labels)
+        number = self._vocabulary.__getitem__
+        known = len(self._vocabulary)
+        flat: list[int] = []
+        lengths: list[int] = []
+        for tokens in token_lists:
+            flat.extend(map(number, tokens))
+            lengths.append(len(tokens))
+        if len(self._vocabulary) > known:
+            self._terms.extend(self._newest_terms(known))
+            self._document_frequency.extend(np.zeros(len(self._vocabulary) - known, dtype=np.int32))
+        terms = np.array(flat, dtype=np.int32)
+        sizes = np.array(lengths, dtype=np.int32)
+        self._starts.extend(self._tokens.size + np.cumsum(sizes, dtype=np.int64) - sizes)
+        self._lengths.extend(sizes)
+        self._tokens.extend(terms)
+        self._token_count += len(terms)
+        self._postings.add(terms, np.repeat(slots.astype(np.int32), sizes), len(self._terms))
+        self._count(slots, +1)
+
+    def remove(self, rows: Sequence[int] | Rows) -> None:
+        """Forget rows; unknown ones are ignored."""
+        slots = self._map.remove(as_rows(rows))
+        if not len(slots):
+            return
+        self._token_count -= int(self._lengths.view()[slots].sum())
+        self._count(slots, -1)
+        if self._map.dead_count > max(1024, self._map.slot_count // 4):
+            self.compact()
+
+    def compact(self) -> None:
+        """Drop every trace of removed rows. Term ids change."""
+        live = self._map.live.copy()
+        lengths, starts = self._lengths.view(), self._starts.view()
+        new_slot = np.where(live, np.cumsum(live) - 1, -1).astype(np.int32)
+        used = self._document_frequency.view() > 0
+        new_term = np.where(used, np.cumsum(used) - 1, -1).astype(np.int32)
+        kept_tokens = np.repeat(live, lengths)
+        tokens = new_term[self._tokens.view()[_tokens_by_slot(starts, lengths)][kept_tokens]]
+        self._postings.keep(new_slot, new_term, int(used.sum()))
+        self._map.compact()
+        self._set_vocabulary([term for term, keep in zip(self._terms, used.tolist(), strict=True) if keep])
+        self._document_frequency.replace(self._document_frequency.view()[used])
+        sizes = lengths[live]
+        self._tokens.replace(tokens)
+        self._lengths.replace(sizes)
+        self._starts.replace(np.cumsum(sizes, dtype=np.int64) - sizes)
+        self._norms = None
+
+    def search(self, tokens: Sequence[str], k: int, allowed: Mask | None = None) -> tuple[Rows, Floats]:
+        """Return the rows with the highest scores above zero, best first.
+
+        Args:
+            tokens: Normalised tokens of the query; repeated ones count as often.
+            k: How many at most.
+            allowed: Mask over rows; None allows all.
+
+        Returns:
+            Rows (int64) and scores (float32), sorted by descending score, then by row.
+
+        Raises:
+            ValueError: k < 1.
+        """
+        if k < 1:
+            msg = f"k must be at least 1, not {k}"
+            raise ValueError(msg)
+        weighted = self._weigh(tokens)
+        scores = np.zeros(self._map.slot_count, dtype=np.float32)
+        mask = None if allowed is None else self._map.allowed_slots(allowed)
+        bounds = np.cumsum([weight for _, weight in weighted][::-1])[
+            ::-1
+        ].tolist()  # what a term and later ones can add
+        for position, (term, weight) in enumerate(weighted):
+            # Rare terms come first. Once the k-th best so far cannot be reached by the remaining terms alone, only
+            # passages that are close enough matter, and looking these up beats adding up long lists.
+            if position and self._postings_length(term) > 20 * k:
+                seen = np.flatnonzero(scores if mask is None else scores * mask)
+                if len(seen) >= k:
+                    threshold = np.partition(scores[seen], len(seen) - k)[len(seen) - k]
+                    margin = 1e-4 * (1 + bounds[position])
+                    if threshold > bounds[position] + margin:
+                        close = seen[scores[seen] >= threshold - bounds[position] - margin]
+                        for later, later_weight in weighted[position:]:
+                            scores[close] += self._gain(later, later_weight, close)
+                        return self._best(close, scores[close], k)
+            slots, frequencies = self._postings.of(term)
+            scores[slots] += weight * (frequencies / (frequencies + self._norm()[slots]))
+        if mask is not None:
+            scores *= mask
+        found = np.flatnonzero(scores)
+        return self._best(found, scores[found], k)
+
+    def score(self, tokens: Sequence[str], rows: Sequence[int] | Rows) -> Floats:
+        """Return the score of each of the given rows, zero where no token occurs.
+
+        Raises:
+            KeyError: A row is not in the index.
+        """
+        slots = self._slots(rows)
+        scores = np.zeros(len(slots), dtype=np.float32)
+        for term, weight in self._weigh(tokens):
+            scores += self._gain(term, weight, slots)
+        return scores
+
+    def document_frequency(self, tokens: Sequence[str]) -> NDArray[np.int64]:
+        """Return in how many rows each token occurs."""
+        terms = self.term_ids(tokens)
+        counts = np.zeros(len(terms), dtype=np.int64)
+        known = terms >= 0
+        counts[known] = self._document_frequency.view()[terms[known]]
+        return counts
+
+    def idf(self, tokens: Sequence[str]) -> Floats:
+        """Return the weight of each token; the one of an unseen token is the highest."""
+        counts = self.document_frequency(tokens)
+        return np.log1p((len(self) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
+
+    def term_ids(self, tokens: Iterable[str]) -> Ints:
+        """Return the number of each token, -1 for unseen ones. Numbers hold until the index changes."""
+        return np.array([self._vocabulary.get(token, -1) for token in tokens], dtype=np.int32)
+
+    def term(self, term_id: int) -> str:
+        """Return the token with a number."""
+        return self._terms[term_id]
+
+    def tokens(self, row: int) -> Ints:
+        """Return the term ids of a row's tokens, in their order.
+
+        Raises:
+            KeyError: The row is not in the index.
+        """
+        slot = int(self._slots([row])[0])
+        start = int(self._starts.view()[slot])
+        view: Ints = self._tokens.view()[start : start + int(self._lengths.view()[slot])]
+        return view
+
+    def words(self, row: int) -> list[str]:
+        """Return a row's tokens, in their order."""
+        return [self._terms[term] for term in self.tokens(row).tolist()]
+
+    def rows(self) -> Rows:
+        """Return all rows, in the order of adding."""
+        return self._map.live_rows()
+
+    def has(self, rows: Sequence[int] | Rows) -> Mask:
+        """Return for each row whether it is in the index."""
+        return self._map.slots(as_rows(rows)) >= 0
+
+    def rows_with_phrase(self, tokens: Sequence[str], allowed: Mask | None = None) -> Rows:
+        """Return the rows, ascending, in which the tokens stand one after another.
+
+        Args:
+            tokens: At least one token.
+            allowed: Mask over rows; None allows all.
+        """
+        terms = self.term_ids(tokens)
+        if not len(terms) or (terms < 0).any():
+            return np.empty(0, dtype=np.int64)
+        lists = sorted((self._postings.of(term)[0] for term in set(terms.tolist())), key=len)
+        slots = lists[0][self._map.allowed_slots(allowed)[lists[0]]]
+        for other in lists[1:]:
+            positions = np.minimum(np.searchsorted(other, slots), len(other) - 1)
+            slots = slots[other[positions] == slots]
+        if len(terms) > 1 and len(slots):
+            slots = slots[self._holds_phrase(slots, terms)]
+        rows: Rows = np.sort(self._map.rows[slots])
+        return rows
+
+    def save(self, folder: Path, stamp: dict[str, Any] | None = None) -> None:
+        """Write the index into a folder so that a crash at any instant leaves the old or the new one.
+
+        Args:
+            folder: Existing folder.
+            stamp: Anything JSON that `load` shall return, such as the journal's version.
+        """
+        postings = self._postings.merged(len(self._terms))
+        arrays = {
+            "rows": self._map.rows, "live": self._map.live, "document_frequency": self._document_frequency.view(),
+            "tokens": self._tokens.view(), "starts": self._starts.view(), "lengths": self._lengths.view(),
+            "posting_starts": postings.starts, "posting_slots": postings.slots,
+            "posting_frequencies": postings.frequencies,
+            "terms": np.frombuffer(json.dumps(self._terms).encode("ascii"), dtype=np.uint8),
+        }  # fmt: skip
+        save_cache(folder, "lexical", {"k1": self.k1, "b": self.b, "stamp": stamp}, arrays)
+
+    def load(self, folder: Path) -> Any:
+        """Replace the content by what `save` wrote.
+
+        Returns:
+            The stamp given to `save`.
+
+        Raises:
+            MemoryFormatError: Something is missing or damaged.
+        """
+        header, arrays, _ = load_cache(folder, "lexical")
+        try:
+            self._clear()
+            rows, live = arrays["rows"], arrays["live"]
+            self._map.add(rows)
+            self._map.remove(rows[~live])
+            self._set_vocabulary(json.loads(arrays["terms"].tobytes()))
+            self._document_frequency.replace(arrays["document_frequency"])
+            self._tokens.replace(arrays["tokens"])
+            self._starts.replace(arrays["starts"])
+            self._lengths.replace(arrays["lengths"])
+            self._token_count = int(self._lengths.view()[live].sum())
+            self._postings.starts = arrays["posting_starts"]
+            self._postings.slots = arrays["posting_slots"]
+            self._postings.frequencies = arrays["posting_frequencies"]
+            return header["stamp"]
+        except (KeyError, ValueError, IndexError) as error:
+            self._clear()
+            msg = f"the lexical cache in {folder} is damaged: {error}"
+            raise MemoryFormatError(msg) from error
+
+    def _newest_terms(self, known: int) -> list[str]:
+        newest = list(islice(reversed(self._vocabulary), len(self._vocabulary) - known))
+        return newest[::-1]
+
+    def _set_vocabulary(self, terms: list[str]) -> None:
+        self._terms = terms
+        self._vocabulary = defaultdict(None, zip(terms, range(len(terms)), strict=True))
+        self._vocabulary.default_factory = self._vocabulary.__len__
+
+    def _count(self, slots: NDArray[np.int64], step: int) -> None:
+        """Count each slot's distinct terms in or out."""
+        starts, lengths = self._starts.view()[slots], self._lengths.view()[slots]
+        terms = self._tokens.view()[_tokens_by_slot(starts, lengths)].astype(np.int64)
+        pairs = np.unique(np.repeat(np.arange(len(slots)), lengths) * max(1, len(self._terms)) + terms)
+        np.add.at(self._document_frequency.view(), pairs % max(1, len(self._terms)), step)
+        self._norms = None
+
+    def _slots(self, rows: Sequence[int] | Rows) -> NDArray[np.int64]:
+        labels = as_rows(rows)
+        slots = self._map.slots(labels)
+        if (slots < 0).any():
+            msg = f"row {labels[slots < 0][0]} is not in the index"
+            raise KeyError(msg)
+        return slots
+
+    def _weigh(self, tokens: Sequence[str]) -> list[tuple[int, float]]:
+        """Return the known terms of a query with their weights, heaviest first: the order scores are added up in."""
+        counts = Counter(tokens)
+        weights = self.idf(list(counts)).tolist()
+        known = [
+            (self._vocabulary[token], weight * count)
+            for (token, count), weight in zip(counts.items(), weights, strict=True)
+            if token in self._vocabulary
+        ]
+        return sorted(known, key=lambda item: (-item[1], item[0]))
+
+    def _norm(self) -> Floats:
+        """Return `k1 * (1 - b + b * length / average length)` of every slot; infinite for dead ones."""
+        norms = self._norms
+        if norms is None:
+            average = max(self._token_count / max(1, len(self)), 1e-9)
+            norms = (self.k1 * (1 - self.b + self.b * (self._lengths.view() / average))).astype(np.float32)
+            norms[~self._map.live] = np.inf
+            self._norms = norms
+        return norms
+
+    def _gain(self, term: int, weight: float, slots: NDArray[np.int64]) -> Floats:
+        frequencies = self._postings.frequency(term, slots)
+        gain: Floats = (weight * (frequencies / (frequencies + self._norm()[slots]))).astype(np.float32)
+        return gain
+
+    def _postings_length(self, term: int) -> int:
+        return int(self._document_frequency.view()[term])
+
+    def _best(self, slots: NDArray[np.int64], scores: Floats, k: int) -> tuple[Rows, Floats]:
+        if len(slots) > k:
+            kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
+            slots, scores = slots[kept], scores[kept]
+        rows = self._map.rows[slots]
+        order = np.lexsort((rows, -scores))[:k]
+        return rows[order], scores[order]
+
+    def _holds_phrase(self, slots: Ints, terms: Ints) -> Mask:
+        starts, lengths = self._starts.view()[slots], self._lengths.view()[slots]
+        positions = _tokens_by_slot(starts, lengths)
+        owners = np.repeat(np.arange(len(slots)), lengths)
+        ends = (starts + lengths)[owners]
+        tokens = self._tokens.view()
+        for offset, term in enumerate(terms.tolist()):
+            inside = positions + offset < ends
+            positions, owners, ends = positions[inside], owners[inside], ends[inside]
+            hits = tokens[positions + offset] == term
+            positions, owners, ends = positions[hits], owners[hits], ends[hits]
+        mask = np.zeros(len(slots), dtype=np.bool_)
+        mask[owners] = True
+        return mask
+
+
+def _tokens_by_slot(starts: NDArray[np.int64], lengths: Ints) -> NDArray[np.int64]:
+    """Return the positions of the tokens of each slot, one slot after another."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)

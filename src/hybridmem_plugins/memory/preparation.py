@@ -1,0 +1,153 @@
+"""The slow part of adding passages, done before any lock is taken: vectors, extractions and tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hybridmem_plugins.extraction.model import Extraction, Extractor
+from hybridmem_plugins.extraction.tokens import words
+from hybridmem_plugins.memory.caches import Batch, full_text
+from hybridmem_plugins.memory.embedding import Embedder, embed
+from hybridmem_plugins.memory.journal import NewRecord, Record, Snapshot
+from hybridmem_plugins.memory.validation import Entry
+from hybridmem_plugins.memory.vectors import normalised
+from hybridmem_plugins.passage import Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A passage ready to be stored."""
+
+    passage: Passage
+    record: NewRecord
+    extraction: Extraction
+    tokens: list[str]
+
+
+class Preparation:
+    """One call of `add` on its way into the store.
+
+    Args:
+        entries: Checked passages.
+        vectors: Shape `(n, dimension)`; None asks the embedder.
+        embedder: Needed where no vectors are given.
+        extractor: None finds nothing.
+        batch_size: Passages embedded and extracted at once.
+
+    Raises:
+        ValueError: Bad vectors, or neither vectors nor an embedder.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        vectors: ArrayLike | None,
+        embedder: Embedder | None,
+        extractor: Extractor | None,
+        batch_size: int,
+    ) -> None:
+        self._entries = {entry.id: entry for entry in entries}
+        self._embedder = embedder
+        self._extractor = extractor
+        self._batch_size = batch_size
+        self._given: dict[str, NDArray[np.float32]] | None = None
+        self._ready: dict[str, Prepared] = {}
+        self.dimension = 0
+        if vectors is not None:
+            normalised(vectors, len(entries))
+            matrix = np.asarray(vectors, dtype=np.float32)
+            self.dimension = matrix.shape[1]
+            self._given = {entry.id: vector for entry, vector in zip(entries, matrix, strict=True)}
+        elif embedder is None:
+            msg = "this memory has no embedder: open it with one, or pass vectors"
+            raise ValueError(msg)
+
+    def changed(self, snapshot: Snapshot) -> list[tuple[Entry, int | None]]:
+        """Return the passages that are not stored just so, each with the row that it replaces."""
+        stored = snapshot.records_by_id(self._entries)
+        return [
+            (entry, None if old is None else old.row)
+            for entry in self._entries.values()
+            if (old := stored.get(entry.id)) is None or not self._same(old, entry, snapshot)
+        ]
+
+    def missing(self, snapshot: Snapshot) -> list[Entry]:
+        """Return the passages that are to be stored and have not been prepared."""
+        return [entry for entry, _ in self.changed(snapshot) if entry.id not in self._ready]
+
+    def unprepared(self, changed: Sequence[tuple[Entry, int | None]]) -> list[Entry]:
+        """Return those of the changed passages that have not been prepared."""
+        return [entry for entry, _ in changed if entry.id not in self._ready]
+
+    def prepare(self, entries: Sequence[Entry]) -> None:
+        """Embed and extract.
+
+        Raises:
+            ValueError: The embedder or the extractor gave something useless.
+        """
+        passages = [
+            Passage(e.passage.text, title=e.passage.title, id=e.id, metadata=json.loads(e.metadata_json))
+            for e in entries
+        ]
+        matrix = self._vectors(passages)
+        extractions = self._extract(passages)
+        for entry, passage, vector, extraction in zip(entries, passages, matrix, extractions, strict=True):
+            record = NewRecord(
+                id=entry.id,
+                title=passage.title,
+                text=passage.text,
+                metadata=entry.metadata_json,
+                extraction=extraction.to_json(),
+                vector=vector.astype("<f4").tobytes(),
+            )
+            tokens = words(full_text(passage.title, passage.text))
+            self._ready[entry.id] = Prepared(passage, record, extraction, tokens)
+
+    def take(self, changed: Sequence[tuple[Entry, int | None]]) -> tuple[list[NewRecord], Batch, NDArray[np.float32]]:
+        """Return what to store for the changed passages: records, what the tiers want, and vectors."""
+        ready = [self._ready[entry.id] for entry, _ in changed]
+        batch = Batch([r.passage for r in ready], [r.extraction for r in ready], [r.tokens for r in ready])
+        joined = b"".join(r.record.vector for r in ready)
+        vectors = np.frombuffer(joined, dtype="<f4").reshape(len(ready), -1).astype(np.float32)
+        return [r.record for r in ready], batch, vectors
+
+    def _same(self, old: Record, entry: Entry, snapshot: Snapshot) -> bool:
+        if (old.title, old.text, old.metadata) != entry.key:
+            return False
+        if self._given is None:
+            return True
+        stored = snapshot.query("SELECT vector FROM passages WHERE row = ?", (old.row,))[0][0]
+        return bool(stored == self._given[entry.id].astype("<f4").tobytes())
+
+    def _vectors(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
+        if self._given is not None:
+            return np.stack([self._given[str(passage.id)] for passage in passages])
+        assert self._embedder is not None
+        texts = [full_text(passage.title, passage.text) for passage in passages]
+        matrix = embed(self._embedder, texts, self._batch_size)
+        try:
+            normalised(matrix, len(passages), self.dimension or None)
+        except ValueError as error:
+            msg = f"the embedder gave vectors that cannot be stored: {error}"
+            number = str(error).split()[1] if str(error).startswith("vector ") else ""
+            if number.isdigit():
+                msg += f" (passage id {passages[int(number)].id!r})"
+            raise ValueError(msg) from None
+        self.dimension = matrix.shape[1]
+        return matrix
+
+    def _extract(self, passages: list[Passage]) -> list[Extraction]:
+        if self._extractor is None:
+            return [Extraction()] * len(passages)
+        extractions: list[Extraction] = []
+        for start in range(0, len(passages), self._batch_size):
+            extractions += self._extractor.extract(passages[start : start + self._batch_size])
+        if len(extractions) != len(passages):
+            msg = f"the extractor gave {len(extractions)} extractions for {len(passages)} passages"
+            raise ValueError(msg)
+        return extractions
