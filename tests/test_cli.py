@@ -70,6 +70,9 @@ class FakeMemory:
         self.passages.update({p.id or "": p for p in passages})
         return [p.id or "" for p in passages]
 
+    def delete(self, ids: list[str]) -> list[str]:
+        return [identifier for identifier in ids if self.passages.pop(identifier, None)]
+
     def search(
         self,
         question: str,
@@ -135,6 +138,15 @@ def test_index_adds_in_batches_of_a_thousand(fake: type[FakeMemory], tmp_path: P
     result = runner.invoke(cli.app, ["index", str(tmp_path / "a.jsonl"), "--memory", str(tmp_path / "memory")])
     assert result.exit_code == 0, result.output
     assert fake.batches == [1000, 1000, 500]
+
+
+def test_index_of_a_shrunken_document_forgets_its_old_end(fake: type[FakeMemory], tmp_path: Path) -> None:
+    arguments = ["index", str(tmp_path / "a.md"), str(tmp_path / "b.jsonl"), "--memory", str(tmp_path / "memory")]
+    (tmp_path / "b.jsonl").write_text('{"text": "one"}\n{"text": "two"}', encoding="utf-8")
+    for count in (100, 3):
+        content = "".join(f"# Heading {n}\n\nText {n}.\n\n" for n in range(count))
+        (tmp_path / "a.md").write_text(content, encoding="utf-8")
+        assert f"now holds {count + 2}." in runner.invoke(cli.app, arguments).output
 
 
 def test_index_leaves_out_the_memory_inside_the_folder(fake: type[FakeMemory], documents: Path) -> None:

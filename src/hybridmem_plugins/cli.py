@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
 import os
 import sqlite3
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +35,9 @@ ROOM_COMMANDS = {
 
 BATCH = 1000
 """Passages that are stored in one step while indexing."""
+
+LOOK_AHEAD = 16
+"""Numbers after a document's last passage that are tried at once when looking for outdated ones."""
 
 SKIPPED_SHOWN = 20
 """Skipped files that are listed unless all are asked for."""
@@ -79,6 +84,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; the entry point of the `hybridmem` program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ✓ or ü gets a question mark, not an error
     app()
 
 
@@ -148,7 +156,21 @@ def _store(passages: list[Passage], folder: Path) -> int:
             batch = passages[start : start + BATCH]
             opened.add(batch)
             advance(len(batch))
+        _forget_rest(opened, passages)
         return len(opened)
+
+
+def _forget_rest(memory: HybridMemory, passages: list[Passage]) -> None:
+    """Delete what earlier, longer versions of the documents left: passages with numbers beyond the last one."""
+    last = {
+        passage.metadata["source"]: int(passage.id.rpartition("#")[2])
+        for passage in passages
+        if passage.id and "document" in passage.metadata and passage.id.startswith(f"{passage.metadata['source']}#")
+    }
+    while last:
+        ids = {f"{source}#{last[source] + step}": source for source in last for step in range(1, LOOK_AHEAD + 1)}
+        deleted = {ids[identifier] for identifier in memory.delete(list(ids))}
+        last = {source: number + LOOK_AHEAD for source, number in last.items() if source in deleted}
 
 
 @app.command()
@@ -170,7 +192,8 @@ def query(
         hits = opened.search(question, k=k, filter=conditions, route=route)
         total = len(opened)
     if as_json:
-        typer.echo(json.dumps(cli_views.hits_as_json(question, hits), ensure_ascii=False, indent=2))
+        ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+        typer.echo(json.dumps(cli_views.hits_as_json(question, hits), ensure_ascii=ascii_only, indent=2))
     else:
         cli_views.print_hits(question, hits, total)
 
