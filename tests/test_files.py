@@ -306,6 +306,20 @@ def test_base_gives_a_file_one_source_however_it_is_named(tmp_path: Path, monkey
     assert passage.metadata["source"] == (tmp_path / "docs" / "a.md").as_posix()
 
 
+def test_lengths_of_documents_are_reported(tmp_path: Path, skipped: Skipped) -> None:
+    for name, content in {
+        "a.md": "# A\n\na\n\n# B\n\nb",
+        "b.md": "# B",
+        "c.jsonl": '{"text": "c"}',
+        "d.md": "\0",
+    }.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    lengths: dict[str, int] = {}
+    found = list(read_passages(tmp_path, on_skip=skipped, on_document=lengths.__setitem__))
+    assert lengths == {"a.md": 2, "b.md": 0}
+    assert len(found) == 3
+
+
 def test_excluded_folder_is_not_entered(tmp_path: Path, skipped: Skipped) -> None:
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory" / "journal.sqlite").write_bytes(b"\0")

@@ -127,19 +127,20 @@ def index(
     from hybridmem_plugins.extraction.files import read_passages
 
     skipped: list[tuple[str, str]] = []
-    passages = cli_views.counted(
-        read_passages(
-            paths,
-            max_words=max_words,
-            on_skip=lambda path, reason: skipped.append((str(path), reason)),
-            exclude=[memory],
-            # Ids then depend neither on the working folder nor on how a path was typed: indexing again replaces.
-            base=Path(os.path.abspath(memory)).parent,
-        )
+    lengths: dict[str, int] = {}
+    found = read_passages(
+        paths,
+        max_words=max_words,
+        on_skip=lambda path, reason: skipped.append((str(path), reason)),
+        on_document=lengths.__setitem__,
+        exclude=[memory],
+        # Ids then depend neither on the working folder nor on how a path was typed: indexing again replaces.
+        base=Path(os.path.abspath(memory)).parent,
     )
+    passages = cli_views.counted(found)
     if passages:
         started = time.perf_counter()
-        total = _store(passages, memory)
+        total = _store(passages, lengths, memory)
         cli_views.print_indexed(len(passages), time.perf_counter() - started, memory, total)
     cli_views.print_skipped(skipped, None if all_skipped else SKIPPED_SHOWN)
     if not passages:
@@ -147,7 +148,7 @@ def index(
         raise ValueError(msg)
 
 
-def _store(passages: list[Passage], folder: Path) -> int:
+def _store(passages: list[Passage], lengths: dict[str, int], folder: Path) -> int:
     """Add passages in batches under a progress bar, and return how many the memory then holds."""
     from hybridmem_plugins import HybridMemory, cli_views
 
@@ -156,21 +157,16 @@ def _store(passages: list[Passage], folder: Path) -> int:
             batch = passages[start : start + BATCH]
             opened.add(batch)
             advance(len(batch))
-        _forget_rest(opened, passages)
+        _forget_rest(opened, lengths)
         return len(opened)
 
 
-def _forget_rest(memory: HybridMemory, passages: list[Passage]) -> None:
-    """Delete what earlier, longer versions of the documents left: passages with numbers beyond the last one."""
-    last = {
-        passage.metadata["source"]: int(passage.id.rpartition("#")[2])
-        for passage in passages
-        if passage.id and "document" in passage.metadata and passage.id.startswith(f"{passage.metadata['source']}#")
-    }
-    while last:
-        ids = {f"{source}#{last[source] + step}": source for source in last for step in range(1, LOOK_AHEAD + 1)}
-        deleted = {ids[identifier] for identifier in memory.delete(list(ids))}
-        last = {source: number + LOOK_AHEAD for source, number in last.items() if source in deleted}
+def _forget_rest(memory: HybridMemory, lengths: dict[str, int]) -> None:
+    """Delete what earlier, longer versions of documents left: passages with numbers beyond the last one."""
+    while lengths:
+        ids = {f"{source}#{length + step}": source for source, length in lengths.items() for step in range(LOOK_AHEAD)}
+        longer = {ids[identifier] for identifier in memory.delete(list(ids))}
+        lengths = {source: length + LOOK_AHEAD for source, length in lengths.items() if source in longer}
 
 
 @app.command()

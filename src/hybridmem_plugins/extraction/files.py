@@ -6,6 +6,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def read_passages(
     *,
     max_words: int = 180,
     on_skip: OnSkip | None = None,
+    on_document: Callable[[str, int], object] | None = None,
     exclude: Iterable[AnyPath] = (),
     base: AnyPath | None = None,
 ) -> Iterator[Passage]:
@@ -52,6 +54,8 @@ def read_passages(
         max_words: Longest passage, in words.
         on_skip: Receives the path and the reason for each file, line or folder that yields no passage. Without it,
             each is a warning.
+        on_document: Receives the `source` of each document that was split and the number of its passages, so that
+            a caller can forget what a longer version of it left behind. Not called for JSON lines.
         exclude: Files and folders to leave out without a report, such as the folder of the memory itself.
         base: Folder that `source` is relative to, in place of those in `paths`; files outside of it have their whole
             path. With it, a file has the same source, and its passages the same ids, however it is named in `paths`.
@@ -77,32 +81,46 @@ def read_passages(
         if not os.path.lexists(root):
             msg = f"no such file or folder: {root}"
             raise FileNotFoundError(msg)
-    skip = _warn if on_skip is None else on_skip
-    excluded = {Path(path).resolve() for path in exclude}
-    found = _read_all(roots, max_words, skip, excluded, None if base is None else Path(base))
-    return _without_repeats(found, skip)
+    options = _Options(
+        max_words=max_words,
+        skip=_warn if on_skip is None else on_skip,
+        report=on_document or (lambda source, count: None),
+        excluded=frozenset(Path(path).resolve() for path in exclude),
+        base=None if base is None else Path(os.path.abspath(base)),
+    )
+    return _without_repeats(_read_all(roots, options), options.skip)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The arguments of `read_passages`, made ready."""
+
+    max_words: int
+    skip: OnSkip
+    report: Callable[[str, int], object]
+    excluded: frozenset[Path]
+    base: Path | None
 
 
 def _warn(path: Path, reason: str) -> None:
     warnings.warn(f"skipped {path}: {reason}", stacklevel=3)
 
 
-def _read_all(
-    roots: list[Path], max_words: int, skip: OnSkip, excluded: set[Path], base: Path | None
-) -> Iterator[tuple[Path, Passage]]:
+def _read_all(roots: list[Path], options: _Options) -> Iterator[tuple[Path, Passage]]:
+    skip = options.skip
     seen: dict[Path, Path] = {}
     sources: set[str] = set()
     for root in roots:
-        for path in _walk(root, skip, excluded):
+        for path in _walk(root, skip, options.excluded):
             real = path.resolve()
             if real in seen:
                 skip(path, f"the same file as {seen[real]}")
                 continue
             seen[real] = path
-            source = _source(path, root, base, sources)
+            source = _source(path, root, options.base, sources)
             sources.add(source)
             try:
-                for passage in _read_file(path, source, max_words, skip):
+                for passage in _read_file(path, source, options):
                     yield path, passage
             except OSError as error:
                 skip(path, f"unreadable: {error.strerror or error}")
@@ -121,7 +139,7 @@ def _without_repeats(found: Iterator[tuple[Path, Passage]], skip: OnSkip) -> Ite
             yield passage
 
 
-def _walk(root: Path, skip: OnSkip, excluded: set[Path]) -> Iterator[Path]:
+def _walk(root: Path, skip: OnSkip, excluded: frozenset[Path]) -> Iterator[Path]:
     """Yield regular files below a folder in sorted order, entering each real folder once."""
     entered: set[tuple[int, int]] = set()
     waiting = [root]
@@ -149,7 +167,6 @@ def _source(path: Path, root: Path, base: Path | None, taken: set[str]) -> str:
     """Name a file as seen from the base, or from its root and more fully if another root has given the same name."""
     whole = Path(os.path.abspath(path))
     if base is not None:
-        base = Path(os.path.abspath(base))
         names = [(whole.relative_to(base) if whole.is_relative_to(base) else whole).as_posix()]
     else:
         near = path.relative_to(root).as_posix() if path != root else path.name
@@ -158,31 +175,35 @@ def _source(path: Path, root: Path, base: Path | None, taken: set[str]) -> str:
     return next((name for name in readable if name not in taken), readable[-1])
 
 
-def _read_file(path: Path, source: str, max_words: int, skip: OnSkip) -> Iterator[Passage]:
+def _read_file(path: Path, source: str, options: _Options) -> Iterator[Passage]:
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        skip(path, f"unknown suffix {suffix!r}" if suffix else "no suffix that tells its format")
-        return
     if suffix in _JSON_LINES:
-        yield from jsonl_passages(path, source, skip)
-        return
-    text = _read_text(path, skip)
-    if text is None:
-        return
+        yield from jsonl_passages(path, source, options.skip)
+    elif suffix in SUFFIXES:
+        text = _read_text(path, options.skip)
+        if text is not None:
+            yield from _split(text, path, source, options)
+    else:
+        options.skip(path, f"unknown suffix {suffix!r}" if suffix else "no suffix that tells its format")
+
+
+def _split(text: str, path: Path, source: str, options: _Options) -> Iterator[Passage]:
+    suffix = path.suffix.lower()
     title: str | None = None
     parts: list[Heading | Block]
     if suffix in _MARKDOWN:
-        title, parts = markdown_parts(text, max_words)
+        title, parts = markdown_parts(text, options.max_words)
     elif suffix in _HTML:
         title, parts = html_parts(text)
     else:
         parts = [Block(paragraph.strip("\n")) for paragraph in _paragraphs(text)]
-    number = 0
-    for passage in _passages(parts, title or _name(path), source, max_words):
-        number += 1
+    count = 0
+    for passage in _passages(parts, title or _name(path), source, options.max_words):
+        count += 1
         yield passage
-    if not number:
-        skip(path, "no text in it")
+    options.report(source, count)
+    if not count:
+        options.skip(path, "no text in it")
 
 
 def _read_text(path: Path, skip: OnSkip) -> str | None:
