@@ -92,10 +92,14 @@ class FakeMemory:
         ]
         if found and route == "auto":
             start = found[0].passage
-            step = {"from": start.title, "entity": "x", "sentence": start.text}
+            step = {"from": start.id, "from_title": start.title, "name": "x", "sentence": start.text}
             linked = [p for p in self.passages.values() if p.title and p is not start and p.title in start.text]
             found[1:1] = [
-                FakeHit(p, 0.4, {"routes": {"graph": {"rank": 2, "score": 1}}, "path": [{**step, "to": p.title}]})
+                FakeHit(
+                    p,
+                    0.4,
+                    {"routes": {"graph": {"rank": 2, "score": 1}}, "path": [{**step, "to": p.id, "to_title": p.title}]},
+                )
                 for p in linked
             ]
             found[0].provenance["route"] = {"chosen": "both", "reason": "names found"}
@@ -196,6 +200,18 @@ def test_query_shows_rank_score_text_and_why(memory: Path) -> None:
         assert part in output
 
 
+def test_query_shows_the_path_that_led_to_a_passage(fake: type[FakeMemory], tmp_path: Path) -> None:
+    records = [
+        {"id": "d", "title": "DRAM", "text": "Conceived by Robert Dennard."},
+        {"id": "r", "title": "Robert Dennard", "text": "Born in Texas."},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert runner.invoke(cli.app, ["index", str(tmp_path / "a.jsonl"), "--memory", str(tmp_path / "m")]).exit_code == 0
+    output = runner.invoke(cli.app, ["query", str(tmp_path / "m"), "DRAM?"]).output
+    for part in ("graph #2", "DRAM → Robert Dennard (x)", "“Conceived by Robert Dennard.”"):
+        assert part in output
+
+
 def test_query_as_json_is_json_alone(memory: Path) -> None:
     result = runner.invoke(cli.app, ["query", str(memory), "Who conceived DRAM?", "--json"])
     answer = json.loads(result.stdout)
@@ -268,7 +284,7 @@ def test_unexpected_errors_are_one_line_unless_a_traceback_is_wanted(
 def test_demo_asks_five_questions_both_ways(fake: type[FakeMemory]) -> None:
     result = runner.invoke(cli.app, ["demo", "-k", "5"])
     assert result.exit_code == 0, result.output
-    assert [call["route"] for call in fake.calls] == ["semantic", "auto"] * 5
+    assert [call["route"] for call in fake.calls] == ["vector", "auto"] * 5
     assert {call["k"] for call in fake.calls} == {5}
     assert result.output.count("Vectors alone:") == result.output.count("Hybrid:") == 5
     assert "How does the energy efficiency of NVM compare to DRAM?" in result.output

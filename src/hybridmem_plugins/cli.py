@@ -233,7 +233,7 @@ def demo(
         memory.add(corpus)
         cli_views.print_demo_start(len(corpus), time.perf_counter() - started, k)
         results = [
-            (question, memory.search(question.question, k=k, route="semantic"), memory.search(question.question, k=k))
+            (question, memory.search(question.question, k=k, route="vector"), memory.search(question.question, k=k))
             for question in load_questions()
             if question.gold
         ]

@@ -163,9 +163,9 @@ def _why(provenance: Mapping[str, Any]) -> Text:
 
 
 def _step(step: Mapping[str, Any]) -> str:
-    start, entity, end = (_printable(str(step.get(key) or "")) for key in ("from", "entity", "to"))
-    named = f" ({entity})" if entity and entity.casefold() not in {start.casefold(), end.casefold()} else ""
-    return f"{start} → {end}{named}"
+    start, end = (_printable(str(step.get(f"{key}_title") or step.get(key) or "")) for key in ("from", "to"))
+    name = _printable(str(step.get("name") or ""))
+    return f"{start} → {end}" + (f" ({name})" if name and name not in {start.casefold(), end.casefold()} else "")
 
 
 def print_demo_start(passages: int, seconds: float, k: int) -> None:
@@ -179,7 +179,7 @@ def print_demo_start(passages: int, seconds: float, k: int) -> None:
 def print_comparison(
     question: SampleQuestion, vectors: Sequence[Hit], hybrid: Sequence[Hit], titles: Mapping[str, str]
 ) -> None:
-    """Print what two ways of searching found for one question, side by side.
+    """Print what two ways of searching found for one question, and the sentences that join its passages.
 
     Args:
         question: The question, with the ids of the passages that its answer needs.
@@ -201,10 +201,10 @@ def print_comparison(
         table.add_row(*(_cell(question, hits, row) for hits in (vectors, hybrid)))
     console.print(table)
     for hit in hybrid:
-        steps = (hit.provenance.get("path") or []) if hit.passage.id in question.gold else []
-        for step in steps:
-            sentence = _shorten(str(step.get("sentence") or ""))
-            console.print(Text(f"  {_step(step)}: “{sentence}”" if sentence else f"  {_step(step)}", style="cyan"))
+        for step in hit.provenance.get("path") or []:
+            if {step.get("from"), step.get("to")} <= set(question.gold) and step.get("to") == hit.passage.id:
+                sentence = _shorten(str(step.get("sentence") or ""))
+                console.print(Text(f"  {_step(step)}: “{sentence}”", style="cyan"))
 
 
 def _cell(question: SampleQuestion, hits: Sequence[Hit], row: int) -> Text:
