@@ -12,7 +12,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -185,7 +185,7 @@ def query(
 
     conditions = _parse_filter(filter_)
     with _open(folder) as opened:
-        hits = opened.search(question, k=k, filter=conditions, route=route)
+        hits = opened.search(question, k=k, filter=conditions, route=cast(Any, route))
         total = len(opened)
     if as_json:
         ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
