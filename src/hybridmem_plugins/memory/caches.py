@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +32,8 @@ BATCH = 4096
 class GraphTier(Protocol):
     """What the relational tier does for the store."""
 
+    find_phrase: Callable[[Sequence[str]], Iterable[int]] | None
+
     def add(
         self,
         rows: Sequence[int],
@@ -44,6 +46,10 @@ class GraphTier(Protocol):
 
     def remove(self, rows: Sequence[int]) -> None:
         """Forget passages."""
+        ...
+
+    def bulk(self) -> AbstractContextManager[None]:
+        """Take in many passages at once, the graph being empty."""
         ...
 
     def clear(self) -> None:
@@ -80,6 +86,7 @@ class Caches:
 
     def __init__(self, graph: GraphTier, engine: Engine) -> None:
         self.graph = graph
+        graph.find_phrase = lambda tokens: self.lexical.rows_with_phrase(tokens).tolist()
         self._engine = engine
         self.vectors: VectorIndex | None = None
         self.lexical = LexicalIndex()
@@ -137,8 +144,9 @@ class Caches:
             if dimension is not None:
                 self.vectors = self._open_vectors(snapshot, folder, live, int(dimension))
             self.lexical = self._open_lexical(snapshot, folder, live)
-            for records in snapshot.batches(BATCH):
-                self._add_records(records)
+            with self.graph.bulk():
+                for records in snapshot.batches(BATCH):
+                    self._add_records(records)
         self.version = snapshot.version()
 
     def catch_up(self, snapshot: Snapshot) -> int:

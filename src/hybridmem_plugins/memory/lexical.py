@@ -178,6 +178,20 @@ class LexicalIndex:
             scores += self._gain(term, weight, slots)
         return scores
 
+    def gains(self, tokens: Sequence[str], rows: Sequence[int] | Rows) -> Floats:
+        """Return what each token adds to the score of each row, shape `(rows, tokens)`.
+
+        Raises:
+            KeyError: A row is not in the index.
+        """
+        slots = self._slots(rows)
+        gains = np.zeros((len(slots), len(tokens)), dtype=np.float32)
+        weights = self.idf(tokens).tolist()
+        for column, (token, weight) in enumerate(zip(tokens, weights, strict=True)):
+            if token in self._vocabulary:
+                gains[:, column] = self._gain(self._vocabulary[token], weight, slots)
+        return gains
+
     def document_frequency(self, tokens: Sequence[str]) -> NDArray[np.int64]:
         """Return in how many rows each token occurs."""
         terms = self.term_ids(tokens)
