@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.extraction.model import Extraction
 from hybridmem_plugins.extraction.tokens import words
-from hybridmem_plugins.memory.journal import Record, Snapshot
 from hybridmem_plugins.memory.lexical import LexicalIndex
 from hybridmem_plugins.memory.metadata import MetadataIndex
 from hybridmem_plugins.memory.rows import Rows, as_rows
+from hybridmem_plugins.memory.snapshot import Record, Snapshot
 from hybridmem_plugins.memory.vectors import Engine, VectorIndex
 from hybridmem_plugins.passage import Passage
 
@@ -168,6 +168,18 @@ class Caches:
             self._add_records(list(snapshot.full_records(rows)))
         self.version = snapshot.version()
         return len(removed) + len(added)
+
+    def compact(self) -> None:
+        """Drop every trace of removed passages; hnswlib's part is complete after `save`."""
+        if self.vectors is not None:
+            self.vectors.compact()
+        self.lexical.compact()
+        self.metadata.compact()
+
+    def close(self) -> None:
+        """End background work."""
+        if self.vectors is not None:
+            self.vectors.close()
 
     def save(self, folder: Path, memory: str) -> None:
         """Write the tiers that are slow to make anew."""

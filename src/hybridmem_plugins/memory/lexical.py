@@ -371,4 +371,5 @@ def _tokens_by_slot(starts: NDArray[np.int64], lengths: Ints) -> NDArray[np.int6
     """Return the positions of the tokens of each slot, one slot after another."""
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+    positions: NDArray[np.int64] = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+    return positions
