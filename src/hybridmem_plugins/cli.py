@@ -1,0 +1,246 @@
+"""The command line: `hybridmem index | query | demo`, and the commands that other rooms bring."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import io
+import json
+import os
+import sqlite3
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from hybridmem_plugins import __version__
+from hybridmem_plugins.errors import HybridMemoryError, MemoryFormatError
+
+if TYPE_CHECKING:
+    from hybridmem_plugins import HybridMemory, Passage
+
+__all__ = ["app", "main"]
+
+ROOM_COMMANDS = {
+    "augment": "hybridmem_plugins.augmentation.command",
+    "train": "hybridmem_plugins.finetuning.command",
+    "evaluate": "hybridmem_plugins.finetuning.command",
+    "export": "hybridmem_plugins.finetuning.command",
+}
+"""Commands of other rooms: the name, which is that of the function too, and the module that defines it."""
+
+BATCH = 1000
+"""Passages that are stored in one step while indexing."""
+
+LOOK_AHEAD = 16
+"""Numbers after a document's last passage that are tried at once when looking for outdated ones."""
+
+SKIPPED_SHOWN = 20
+"""Skipped files that are listed unless all are asked for."""
+
+_EXPECTED = (HybridMemoryError, ValueError, TypeError, OSError, ImportError, sqlite3.Error)
+
+
+class _Commands(TyperGroup):
+    """Imports the commands of other rooms when needed, and tells errors in one line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        present = [name for name, module in ROOM_COMMANDS.items() if find_spec(module) is not None]
+        return [*super().list_commands(ctx), *present]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        module = ROOM_COMMANDS.get(cmd_name)
+        if module is None or find_spec(module) is None:
+            return super().get_command(ctx, cmd_name)
+        single = typer.Typer(add_completion=False)
+        single.command(cmd_name)(getattr(importlib.import_module(module), cmd_name))
+        return typer.main.get_command(single)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            wanted = hasattr(error, "exit_code") or isinstance(error, typer.Abort)
+            broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
+            if wanted or broken_pipe or os.environ.get("HYBRIDMEM_TRACEBACK"):
+                raise
+            _fail(error)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="hybridmem",
+    no_args_is_help=True,
+    help="A memory of vectors and relations: index files, ask questions, see why each passage was found.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_show_locals=False,
+)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `hybridmem` program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ✓ or ü gets a question mark, not an error
+    app()
+
+
+def _fail(error: Exception) -> None:
+    message = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, _EXPECTED):
+        message = f"unexpected {type(error).__name__}: {message} (HYBRIDMEM_TRACEBACK=1 shows where)"
+    typer.echo(f"Error: {message}", err=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hybridmem-plugins {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def index(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files and folders to read.")],
+    memory: Annotated[Path, typer.Option(help="Folder of the memory; made if it is not there.", file_okay=False)],
+    max_words: Annotated[int, typer.Option(min=1, help="Longest passage that a document is split into.")] = 180,
+    all_skipped: Annotated[bool, typer.Option("--all-skipped", help="List everything that was skipped.")] = False,
+) -> None:
+    """Read Markdown, text, HTML and JSON lines into a memory.
+
+    Indexing a file again replaces its passages. Hidden files are passed over.
+    """
+    from hybridmem_plugins import cli_views
+    from hybridmem_plugins.extraction.files import read_passages
+
+    skipped: list[tuple[str, str]] = []
+    lengths: dict[str, int] = {}
+    found = read_passages(
+        paths,
+        max_words=max_words,
+        on_skip=lambda path, reason: skipped.append((str(path), reason)),
+        on_document=lengths.__setitem__,
+        exclude=[memory],
+        # Ids then depend neither on the working folder nor on how a path was typed: indexing again replaces.
+        base=Path(os.path.abspath(memory)).parent,
+    )
+    passages = cli_views.counted(found)
+    if passages:
+        started = time.perf_counter()
+        total = _store(passages, lengths, memory)
+        cli_views.print_indexed(len(passages), time.perf_counter() - started, memory, total)
+    cli_views.print_skipped(skipped, None if all_skipped else SKIPPED_SHOWN)
+    if not passages:
+        msg = "no passage found in " + ", ".join(str(path) for path in paths)
+        raise ValueError(msg)
+
+
+def _store(passages: list[Passage], lengths: dict[str, int], folder: Path) -> int:
+    """Add passages in batches under a progress bar, and return how many the memory then holds."""
+    from hybridmem_plugins import HybridMemory, cli_views
+
+    with HybridMemory(path=folder) as opened, cli_views.progress("Indexing", len(passages)) as advance:
+        for start in range(0, len(passages), BATCH):
+            batch = passages[start : start + BATCH]
+            opened.add(batch)
+            advance(len(batch))
+        _forget_rest(opened, lengths)
+        return len(opened)
+
+
+def _forget_rest(memory: HybridMemory, lengths: dict[str, int]) -> None:
+    """Delete what earlier, longer versions of documents left: passages with numbers beyond the last one."""
+    while lengths:
+        ids = {f"{source}#{length + step}": source for source, length in lengths.items() for step in range(LOOK_AHEAD)}
+        longer = {ids[identifier] for identifier in memory.delete(list(ids))}
+        lengths = {source: length + LOOK_AHEAD for source, length in lengths.items() if source in longer}
+
+
+@app.command()
+def query(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", exists=True, help="Folder of the memory.")],
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option("-k", help="How many passages at most.")] = 8,
+    filter_: Annotated[
+        str | None, typer.Option("--filter", metavar="JSON", help="""Metadata to match, as '{"tenant": "a"}'.""")
+    ] = None,
+    route: Annotated[str, typer.Option(help="Which way to search; auto chooses by the question.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
+) -> None:
+    """Find the passages that answer a question, and show why each was found."""
+    from hybridmem_plugins import cli_views
+
+    conditions = _parse_filter(filter_)
+    with _open(folder) as opened:
+        hits = opened.search(question, k=k, filter=conditions, route=route)
+        total = len(opened)
+    if as_json:
+        ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+        typer.echo(json.dumps(cli_views.hits_as_json(question, hits), ensure_ascii=ascii_only, indent=2))
+    else:
+        cli_views.print_hits(question, hits, total)
+
+
+def _parse_filter(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        conditions = json.loads(text)
+    except ValueError as error:
+        msg = f"not JSON ({error})"
+        raise typer.BadParameter(msg, param_hint="--filter") from error
+    if not isinstance(conditions, dict):
+        msg = """a JSON object is needed, such as '{"tenant": "a"}'"""
+        raise typer.BadParameter(msg, param_hint="--filter")
+    return conditions
+
+
+def _open(folder: Path) -> HybridMemory:
+    """Open a memory that exists; a question must not make one."""
+    from hybridmem_plugins import HybridMemory
+
+    if folder.is_dir() and not any(folder.iterdir()):
+        msg = f"{folder} is empty, so it is no memory. Make one with: hybridmem index PATH... --memory {folder}"
+        raise MemoryFormatError(msg)
+    return HybridMemory(path=folder)
+
+
+@app.command()
+def demo(
+    k: Annotated[int, typer.Option("-k", min=1, help="How many passages each way may find.")] = 4,
+) -> None:
+    """Compare hybrid retrieval with vectors alone, on a small corpus about memory technology."""
+    from hybridmem_plugins import HybridMemory, cli_views
+    from hybridmem_plugins.samples import load_corpus, load_questions
+
+    corpus = load_corpus()
+    titles = {passage.id or "": passage.title or "" for passage in corpus}
+    with HybridMemory() as memory:
+        started = time.perf_counter()
+        memory.add(corpus)
+        cli_views.print_demo_start(len(corpus), time.perf_counter() - started, k)
+        results = [
+            (question, memory.search(question.question, k=k, route="vector"), memory.search(question.question, k=k))
+            for question in load_questions()
+            if question.gold
+        ]
+    for question, vectors, hybrid in results:
+        cli_views.print_comparison(question, vectors, hybrid, titles)
+    cli_views.print_demo_end(results)
+
+
+if __name__ == "__main__":
+    main()
