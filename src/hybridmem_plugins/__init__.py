@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from hybridmem_plugins.hybrid_memory import HybridMemory
+    from hybridmem_plugins.memory.graph import KnowledgeGraph
+    from hybridmem_plugins.memory.vectors import VectorIndex
     from hybridmem_plugins.passage import Passage
+    from hybridmem_plugins.retrieval.model import Fact, Hit
 
 _HOMES = {
+    "Fact": "hybridmem_plugins.retrieval.model",
+    "Hit": "hybridmem_plugins.retrieval.model",
+    "HybridMemory": "hybridmem_plugins.hybrid_memory",
+    "KnowledgeGraph": "hybridmem_plugins.memory.graph",
     "Passage": "hybridmem_plugins.passage",
+    "VectorIndex": "hybridmem_plugins.memory.vectors",
 }
 
-__all__ = ["Passage", "__version__"]
+__all__ = ["Fact", "Hit", "HybridMemory", "KnowledgeGraph", "Passage", "VectorIndex", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from hybridmem_plugins.extraction.model import Extraction, Mention, MentionKind
 from hybridmem_plugins.extraction.sentences import sentence_spans
-from hybridmem_plugins.extraction.tokens import name_key, words
+from hybridmem_plugins.extraction.tokens import name_key
 from hybridmem_plugins.passage import Passage
 
 # Lower-case words that may stand inside a name ("University of Paris", "Charles de Gaulle").
@@ -59,6 +59,15 @@ def defined_names(title: str) -> list[str]:
     names = [name_key(title), name_key(_QUALIFIER.sub("", title))]
     names += [name.removeprefix(article) for name in names[1:] for article in _ARTICLES if name.startswith(article)]
     return list(dict.fromkeys(name for name in names if name))
+
+
+def capitalised_names(text: str) -> list[str]:
+    """Return the runs of capitalised words in a text, as they are written.
+
+    >>> capitalised_names("When did Lothair II of Lotharingia marry?")
+    ['Lothair II of Lotharingia']
+    """
+    return [surface for start, end in sentence_spans(text) for surface, _ in _capitalised(text[start:end])]
 
 
 def _extract(passage: Passage) -> Extraction:
@@ -153,6 +162,3 @@ def _without_article(name: str) -> str:
         if name.startswith(article) and len(name) > len(article):
             return name[len(article) :]
     return name
-
-
-__all__ = ["BuiltinExtractor", "defined_names", "words"]

@@ -69,12 +69,12 @@ def parse_filter(query: Mapping[str, Any]) -> Expression:
 def compile_filter(query: Filter) -> Predicate:
     """Turn a filter into a function of one passage's metadata; everything is checked before the function is returned.
 
-    A filter is a dict. `{"tenant": "a"}` asks for equality, several keys must all hold, and a dict of operators asks for
-    more: `$eq`, `$ne`, `$in`, `$nin`, `$gt`, `$gte`, `$lt`, `$lte`, `$exists` (true or false) and `$contains` (an element
-    of a list, or a part of a string). `$and` and `$or` take lists of filters, `$not` takes one. `{"author.name": "x"}`
-    looks inside nested metadata (a key that is spelled with the dot goes first). Where a key is missing, `$ne`, `$nin` and
-    `{"$exists": False}` hold and nothing else does. Values of different types are unequal and not comparable; numbers
-    compare with numbers, and booleans are no numbers.
+    A filter is a dict. `{"tenant": "a"}` asks for equality, several keys must all hold, and a dict of operators asks
+    for more: `$eq`, `$ne`, `$in`, `$nin`, `$gt`, `$gte`, `$lt`, `$lte`, `$exists` (true or false) and `$contains` (an
+    element of a list, or a part of a string). `$and` and `$or` take lists of filters, `$not` takes one.
+    `{"author.name": "x"}` looks inside nested metadata (a key that is spelled with the dot goes first). Where a key is
+    missing, `$ne`, `$nin` and `{"$exists": False}` hold and nothing else does. Values of different types are unequal
+    and not comparable; numbers compare with numbers, and booleans are no numbers.
 
     Args:
         query: A filter, or a callable, which is returned as it is.
@@ -123,7 +123,7 @@ def holds(condition: Condition, value: Any) -> bool:
     """Return whether a value (or `MISSING`) fulfils a condition."""
     operator, operand = condition.operator, condition.operand
     if operator == "$exists":
-        return (value is not MISSING) == operand
+        return bool((value is not MISSING) == operand)
     if value is MISSING:
         return operator in ("$ne", "$nin")
     if operator == "$contains":

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz import fuzz, process
 
 from hybridmem_plugins.extraction.model import Extraction
 from hybridmem_plugins.extraction.tokens import STOPWORDS
 from hybridmem_plugins.passage import Passage
 
 StepKind = Literal["forward", "backward", "shared"]
+Mask = NDArray[np.bool_]
 
 # Names said in more passages than this connect too much to say anything ("film", "1990").
 MAX_MENTIONS_BACKWARD = 50
 MAX_MENTIONS_SHARED = 20
 MAX_DEFINERS = 25
+# Percent of equal characters (rapidfuzz's normalised indel similarity) that make two spellings one name.
+_SAME_SPELLING = 86.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +33,13 @@ class NameInfo:
     """What the graph knows of a name.
 
     Attributes:
-        definers: Rows of the passages whose title or heading the name is, ascending.
-        mentions: Number of other passages that mention it.
+        definers: Rows of the passages whose title or heading the name is, ascending; at most `MAX_DEFINERS`.
+        meanings: Number of different titles among them: 2 for the planet and the metal Mercury.
+        mentions: Number of other passages that mention it, counted up to one more than `MAX_MENTIONS_BACKWARD`.
     """
 
     definers: tuple[int, ...]
+    meanings: int
     mentions: int
 
 
@@ -43,7 +53,7 @@ class Step:
         kind: `forward` from a mention to a passage that defines the name, `backward` from a definition to a mention,
             `shared` between two passages that mention the same rare name.
         name: The name that joins them.
-        definers: Number of passages that define the name.
+        meanings: Number of different titles that define the name.
         mentions: Number of passages that mention it.
     """
 
@@ -51,7 +61,7 @@ class Step:
     target: int
     kind: StepKind
     name: str
-    definers: int
+    meanings: int
     mentions: int
 
 
@@ -65,7 +75,7 @@ class KnowledgeGraph:
 
     Args:
         find_phrase: Returns the rows whose text holds a run of tokens; it lets a new title find the passages that
-            mentioned it before it was a title. None searches the graph's own copy of the tokens.
+            mentioned it before it was a title, and may be set later. Without it, these stay unlinked.
 
     >>> from hybridmem_plugins.extraction.builtin import BuiltinExtractor
     >>> from hybridmem_plugins.extraction.tokens import words
@@ -81,7 +91,8 @@ class KnowledgeGraph:
         self._nodes: dict[int, str] = {}
         self._definers: dict[str, list[int]] = {}
         self._lengths: dict[str, dict[int, int]] = {}
-        self._tokens: dict[int, list[str]] = {}
+        self._spellings: dict[tuple[str, int], dict[str, None]] = {}
+        self._waiting: list[tuple[int, Extraction, list[str]]] | None = None
         self.find_phrase = find_phrase
 
     def add(
@@ -99,7 +110,7 @@ class KnowledgeGraph:
             extractions: What was read in them.
             tokens: The normalised tokens of each passage's title and text.
         """
-        known = set(self._nodes)
+        known = len(self._nodes)
         fresh: dict[str, None] = {}
         for row, passage, extraction in zip(rows, passages, extractions, strict=True):
             node = f"passage:{passage.id}"
@@ -109,18 +120,34 @@ class KnowledgeGraph:
                 if name not in self._definers:
                     fresh[name] = None
                 self._define(row, node, name)
+        if self._waiting is not None:
+            self._waiting.extend(zip(rows, extractions, tokens, strict=True))
+            return
+        batch = set(rows)
+        if known:
+            for name in fresh:
+                self._link_earlier(name, batch)
         for row, extraction, words in zip(rows, extractions, tokens, strict=True):
             self._mention(row, extraction, words)
-            if self.find_phrase is None:
-                self._tokens[row] = words
-        for name in fresh:
-            self._link_earlier(name, known)
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Fill an empty graph faster: titles first, then, with all of them known, who mentions them."""
+        if self._nodes:
+            msg = "a bulk load needs an empty graph"
+            raise ValueError(msg)
+        self._waiting = []
+        try:
+            yield
+            for row, extraction, words in self._waiting:
+                self._mention(row, extraction, words)
+        finally:
+            self._waiting = None
 
     def remove(self, rows: Sequence[int]) -> None:
         """Remove passages, and every name and relation that none of the others supports."""
         for row in rows:
             node = self._nodes.pop(row)
-            self._tokens.pop(row, None)
             data = self._graph.nodes[node]
             if data["row"] != row:  # The id came back under a newer row before the old one went.
                 continue
@@ -149,21 +176,44 @@ class KnowledgeGraph:
         """A read-only `networkx.MultiDiGraph` that follows every later change."""
         return self._graph.copy(as_view=True)
 
-    def names(self, names: Collection[str]) -> dict[str, NameInfo]:
-        """Return what is known of each of these names; names that no passage has are left out."""
-        found = {}
-        for name in names:
-            if name in self._graph._pred:
-                definers = self._definers.get(name, [])
-                found[name] = NameInfo(tuple(definers), self._mention_count(name))
-        return found
+    def names(self, names: Collection[str], allowed: Mask | None = None) -> dict[str, NameInfo]:
+        """Return what is known of each of these names; names that no allowed passage has are left out.
 
-    def mentioning(self, name: str, limit: int = MAX_MENTIONS_BACKWARD) -> list[int]:
-        """Return the rows that mention a name, ascending; none when there are more than `limit`."""
-        if self._mention_count(name) > limit:
-            return []
-        nodes, pred = self._graph._node, self._graph._pred.get(name, {})
-        return sorted(nodes[node]["row"] for node, edges in pred.items() if "mentions" in edges)
+        Args:
+            names: Normalised names.
+            allowed: Mask over rows; None allows all. Passages that it excludes are not even counted.
+        """
+        infos = {name: self._info(name, allowed) for name in names if name in self._graph._pred}
+        return {name: info for name, info in infos.items() if info.definers or info.mentions}
+
+    def similar(self, name: str, allowed: Mask | None = None) -> str | None:
+        """Return the defined name that a misspelt one most likely stands for, None where none is close.
+
+        >>> graph = KnowledgeGraph()
+        >>> graph.add([1], [Passage(id="a", title="Lothair II", text="A king.")], [Extraction(defines=("lothair ii",))], [[]])
+        >>> graph.similar("lothar ii")
+        'lothair ii'
+        """
+        bucket = self._spellings.get(_spelling(name), ())
+        for match, _, _ in process.extract(name, list(bucket), scorer=fuzz.ratio, score_cutoff=_SAME_SPELLING, limit=3):
+            if self._info(match, allowed).definers:
+                return str(match)
+        return None
+
+    def mentioned(self, rows: Sequence[int], names: Sequence[str]) -> Mask:
+        """Return which passage mentions or defines which name, shape `(rows, names)`."""
+        succ, nodes = self._graph._succ, self._nodes
+        adjacent = [succ[nodes[row]] if row in nodes else () for row in rows]
+        return np.array([[name in edges for name in names] for edges in adjacent], dtype=np.bool_).reshape(
+            len(rows), len(names)
+        )
+
+    def title(self, row: int) -> list[str]:
+        """Return the tokens of what a passage is about: of its title, or of the subject it opens with."""
+        for name, edges in self._graph._succ[self._nodes[row]].items():
+            if "defines" in edges:
+                return str(name).split(" ")
+        return []
 
     def mentions(self, row: int) -> list[str]:
         """Return the names that a passage mentions, in order of appearance."""
@@ -173,46 +223,97 @@ class KnowledgeGraph:
         """Return the names that a passage defines, the fullest first."""
         return [name for name, edges in self._graph._succ[self._nodes[row]].items() if "defines" in edges]
 
-    def neighbourhood(self, rows: Sequence[int], kinds: Collection[StepKind] = ("forward", "backward", "shared")) -> list[Step]:
+    def relations(self, names: Sequence[str], allowed: Mask | None = None) -> list[tuple[str, str, str, int]]:
+        """Return the typed facts about names as `(subject, relation, object, row of a passage that states it)`."""
+        facts: dict[tuple[str, str, str], int] = {}
+        for name in names:
+            ends = [(name, other, edges) for other, edges in self._graph._succ.get(name, {}).items()]
+            ends += [
+                (other, name, edges)
+                for other, edges in self._graph._pred.get(name, {}).items()
+                if self._graph._node[other]["kind"] == "name"
+            ]
+            for subject, object_, edges in ends:
+                for relation, data in edges.items():
+                    rows = [row for row in sorted(data["passages"]) if allowed is None or allowed[row]]
+                    if rows:
+                        facts[subject, relation, object_] = rows[0]
+        return [(*fact, row) for fact, row in facts.items()]
+
+    def neighbourhood(
+        self,
+        rows: Sequence[int],
+        kinds: Collection[StepKind] = ("forward", "backward", "shared"),
+        allowed: Mask | None = None,
+    ) -> list[Step]:
         """Return the steps that lead from these passages to others, hubs left out.
 
         Args:
             rows: Rows to start from; unknown ones are skipped.
             kinds: Which steps to take.
+            allowed: Mask over rows; None allows all. Passages that it excludes are neither reached nor counted.
         """
         steps: list[Step] = []
+        infos: dict[str, NameInfo] = {}
+        mentioning: dict[str, list[int]] = {}
+
+        def step(row: int, kind: StepKind, name: str, limit: int) -> None:
+            info = infos.get(name)
+            if info is None:
+                info = infos[name] = self._info(name, allowed)
+            if kind == "forward":
+                targets: Sequence[int] = info.definers
+            elif info.mentions > limit:
+                return
+            else:
+                targets = mentioning.get(name, [])
+                if not targets:
+                    targets = mentioning[name] = self._mentioning(name, allowed)
+            for target in targets:
+                if target != row:
+                    steps.append(Step(row, target, kind, name, info.meanings, info.mentions))
+
         for row in rows:
             node = self._nodes.get(row)
             if node is None:
                 continue
             names = self._graph._succ[node]
-            mentioned = [name for name, edges in names.items() if "mentions" in edges]
-            for name in _maximal(mentioned):
+            for name in _maximal([name for name, edges in names.items() if "mentions" in edges]):
                 if "forward" in kinds and name in self._definers:
-                    self._step(steps, row, "forward", name, self._definers[name][: MAX_DEFINERS + 1])
-                if "shared" in kinds and self._mention_count(name) <= MAX_MENTIONS_SHARED:
-                    self._step(steps, row, "shared", name, self.mentioning(name, MAX_MENTIONS_SHARED))
+                    step(row, "forward", name, 0)
+                if "shared" in kinds:
+                    step(row, "shared", name, MAX_MENTIONS_SHARED)
             if "backward" in kinds:
-                for name, edges in names.items():
-                    if "defines" in edges:
-                        self._step(steps, row, "backward", name, self.mentioning(name))
+                for name in [name for name, edges in names.items() if "defines" in edges]:
+                    step(row, "backward", name, MAX_MENTIONS_BACKWARD)
         return steps
 
-    def _step(self, steps: list[Step], row: int, kind: StepKind, name: str, targets: list[int]) -> None:
-        definers = len(self._definers.get(name, ()))
-        if definers > MAX_DEFINERS:
-            return
-        mentions = self._mention_count(name)
-        steps.extend(Step(row, target, kind, name, definers, mentions) for target in targets if target != row)
+    def _info(self, name: str, allowed: Mask | None) -> NameInfo:
+        nodes = self._graph._node
+        definers = self._definers.get(name, [])
+        if allowed is not None:
+            definers = [row for row in definers if allowed[row]]
+            counted = (n for n, e in self._graph._pred[name].items() if "mentions" in e and allowed[nodes[n]["row"]])
+            mentions = sum(1 for _ in islice(counted, MAX_MENTIONS_BACKWARD + 1))
+        else:
+            mentions = len(self._graph._pred[name]) - len(definers)
+        if len(definers) > MAX_DEFINERS:
+            return NameInfo((), len(definers), mentions)
+        titles = {nodes[self._nodes[row]]["title"] for row in definers} if len(definers) > 1 else definers
+        return NameInfo(tuple(definers), len(titles), min(mentions, MAX_MENTIONS_BACKWARD + 1))
 
-    def _mention_count(self, name: str) -> int:
-        pred = self._graph._pred.get(name)
-        return len(pred) - len(self._definers.get(name, ())) if pred else 0
+    def _mentioning(self, name: str, allowed: Mask | None) -> list[int]:
+        nodes = self._graph._node
+        rows = [nodes[n]["row"] for n, edges in self._graph._pred[name].items() if "mentions" in edges]
+        return sorted(rows if allowed is None else [row for row in rows if allowed[row]])
 
     def _define(self, row: int, node: str, name: str) -> None:
         self._add_name(name)
         self._graph.add_edge(node, name, "defines")
-        self._definers.setdefault(name, []).append(row)
+        if name not in self._definers:
+            self._definers[name] = []
+            self._spellings.setdefault(_spelling(name), {})[name] = None
+        self._definers[name].append(row)
         first, *rest = name.split(" ")
         lengths = self._lengths.setdefault(first, {})
         lengths[len(rest) + 1] = lengths.get(len(rest) + 1, 0) + 1
@@ -229,6 +330,7 @@ class KnowledgeGraph:
                 del self._lengths[first]
         if not definers:
             del self._definers[name]
+            del self._spellings[_spelling(name)][name]
             # What was found only because this was a title is a name no longer.
             found = [n for n, edges in self._graph._pred[name].items() if edges.get("mentions", {}).get("kind") == "title"]
             self._graph.remove_edges_from([(n, name, "mentions") for n in found])
@@ -246,14 +348,13 @@ class KnowledgeGraph:
         for fact in extraction.facts:
             self._relate(row, node, fact.subject, fact.relation, fact.object)
 
-    def _link_earlier(self, name: str, known: set[int]) -> None:
+    def _link_earlier(self, name: str, batch: set[int]) -> None:
         """Link the passages that said a name before any passage defined it."""
         words = name.split(" ")
-        if len(words) == 1 and _trivial(name):
+        if self.find_phrase is None or (len(words) == 1 and _trivial(name)):
             return
-        rows = self.find_phrase(words) if self.find_phrase else [r for r, t in self._tokens.items() if _holds(t, words)]
-        for row in rows:
-            if row in known and name not in self._graph._succ[self._nodes[row]]:
+        for row in self.find_phrase(words):
+            if row in self._nodes and row not in batch and name not in self._graph._succ[self._nodes[row]]:
                 self._graph.add_edge(self._nodes[row], name, "mentions", kind="title")
 
     def defined_in(self, words: Sequence[str]) -> list[str]:
@@ -300,8 +401,9 @@ def _trivial(word: str) -> bool:
     return word in STOPWORDS or len(word) < 2
 
 
-def _holds(tokens: list[str], words: list[str]) -> bool:
-    return any(tokens[i : i + len(words)] == words for i in range(len(tokens) - len(words) + 1))
+def _spelling(name: str) -> tuple[str, int]:
+    """Return the drawer in which likely misspellings of a name lie: few letters go wrong first."""
+    return name[:1], name.count(" ")
 
 
 def _maximal(names: list[str]) -> list[str]:

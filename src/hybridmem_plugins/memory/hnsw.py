@@ -27,7 +27,7 @@ _warned = False
 
 def import_hnswlib() -> ModuleType | None:
     """Return hnswlib, or None after having warned, once in a process, about what is lost without it."""
-    global _warned  # noqa: PLW0603
+    global _warned
     try:
         return require("hnswlib", "hnsw")
     except ImportError:

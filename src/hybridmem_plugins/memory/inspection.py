@@ -15,7 +15,8 @@ import numpy as np
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.extraction.model import Extraction
 from hybridmem_plugins.memory.caches import Caches
-from hybridmem_plugins.memory.journal import FILE_NAME, Journal, Snapshot
+from hybridmem_plugins.memory.journal import FILE_NAME, Journal
+from hybridmem_plugins.memory.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)

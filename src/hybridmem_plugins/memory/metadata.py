@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,18 +34,23 @@ class _Column:
         self.rows = array("q")
         self.codes = array("i")
         self.values: list[Any] = []
-        self.code_of: dict[tuple[str, Any], int] = {}
+        self._code_of: dict[Any, int] = {}
         self._numbers: tuple[NDArray[np.float64], bool] | None = None
 
     def add(self, row: int, value: Any) -> None:
-        name = identity(value)
-        code = self.code_of.get(name)
+        # A string equals nothing but a string, so it is its own identity; others could be mistaken (1 and True).
+        name = value if type(value) is str else identity(value)
+        code = self._code_of.get(name)
         if code is None:
-            code = self.code_of[name] = len(self.values)
+            code = self._code_of[name] = len(self.values)
             self.values.append(value)
             self._numbers = None
         self.rows.append(row)
         self.codes.append(code)
+
+    def code(self, value: Any) -> int | None:
+        """Return the number of a value, None where no row has it."""
+        return self._code_of.get(value if type(value) is str else identity(value))
 
     def truth(self, condition: Condition) -> Mask:
         """Return for each distinct value whether it fulfils a condition."""
@@ -53,7 +58,7 @@ class _Column:
         if operator in ("$eq", "$in", "$ne", "$nin"):
             truth = np.zeros(len(self.values), dtype=np.bool_)
             for item in [operand] if operator in ("$eq", "$ne") else operand:
-                code = self.code_of.get(identity(item))
+                code = self.code(item)
                 if code is not None:
                     truth[code] = True
             return truth if operator in ("$eq", "$in") else ~truth
@@ -113,11 +118,11 @@ class MetadataIndex:
             self._live = grown
         self._live[labels] = True
         for row, values in zip(labels.tolist(), metadata, strict=True):
-            for key in _paths(values):
+            for key, value in _items(values):
                 column = self._columns.get(key)
                 if column is None:
                     column = self._columns[key] = _Column()
-                column.add(row, resolve(values, key))
+                column.add(row, value)
         self._masks.clear()
 
     def remove(self, rows: Sequence[int] | Rows) -> None:
@@ -187,15 +192,16 @@ class MetadataIndex:
         return mask
 
 
-def _paths(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Return the keys under which something can be found in nested metadata, each once."""
-    if not prefix and not any(isinstance(value, Mapping) for value in metadata.values()):
-        return iter(metadata)
-    return iter(dict.fromkeys(_nested_paths(metadata, prefix)))
+def _items(metadata: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Return everything that can be found in nested metadata, each key once."""
+    for value in metadata.values():
+        if isinstance(value, Mapping):
+            return [(key, resolve(metadata, key)) for key in dict.fromkeys(_paths(metadata, ""))]
+    return metadata.items()
 
 
-def _nested_paths(metadata: Mapping[str, Any], prefix: str) -> Iterator[str]:
+def _paths(metadata: Mapping[str, Any], prefix: str) -> Iterator[str]:
     for key, value in metadata.items():
         yield prefix + key
         if isinstance(value, Mapping):
-            yield from _nested_paths(value, f"{prefix}{key}.")
+            yield from _paths(value, f"{prefix}{key}.")

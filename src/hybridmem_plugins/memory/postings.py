@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
 
 # New postings wait in small per-term arrays until there are this many (and a quarter of the big lists), then they are
 # merged in, so that a single update stays cheap and a bulk load is linear.
@@ -24,7 +25,8 @@ class Postings:
     def __init__(self) -> None:
         self.starts = np.zeros(1, dtype=np.int64)
         self.slots = np.empty(0, dtype=np.int32)
-        self.frequencies = np.empty(0, dtype=np.int32)
+        # As float32 because BM25 computes with them; whole numbers up to 2**24 are exact.
+        self.frequencies = np.empty(0, dtype=np.float32)
         self._recent: dict[int, array[int]] = {}  # slot, frequency, slot, frequency, ...
         self._recent_count = 0
 
@@ -60,24 +62,24 @@ class Postings:
         if self._recent_count > self._merge_size():
             self.merge(term_count)
 
-    def of(self, term: int) -> tuple[Ints, Ints]:
+    def of(self, term: int) -> tuple[Ints, Floats]:
         """Return the slots (ascending, dead ones included) and frequencies of a term."""
         slots, frequencies = self._bulk(term)
         recent = self._recent.get(term)
         if recent is None:
             return slots, frequencies
         pairs = np.array(recent, dtype=np.int32).reshape(-1, 2)
-        if not len(slots):
-            return pairs[:, 0], pairs[:, 1]
-        return np.concatenate((slots, pairs[:, 0])), np.concatenate((frequencies, pairs[:, 1]))
+        newest = pairs[:, 1].astype(np.float32)
+        return np.concatenate((slots, pairs[:, 0])), np.concatenate((frequencies, newest))
 
-    def frequency(self, term: int, slots: NDArray[np.int64]) -> Ints:
+    def frequency(self, term: int, slots: NDArray[np.int64]) -> Floats:
         """Return how often a term stands in each of the given slots."""
         found, frequencies = self.of(term)
         if not len(found):
-            return np.zeros(len(slots), dtype=np.int32)
-        positions = np.minimum(np.searchsorted(found, slots), len(found) - 1)
-        return np.where(found[positions] == slots, frequencies[positions], 0).astype(np.int32)
+            return np.zeros(len(slots), dtype=np.float32)
+        # Of one type, or searchsorted would convert the whole list.
+        positions = np.minimum(np.searchsorted(found, slots.astype(np.int32)), len(found) - 1)
+        return np.where(found[positions] == slots, frequencies[positions], np.float32(0))
 
     def merge(self, term_count: int) -> None:
         """Move the newest postings into the flat arrays."""
@@ -110,7 +112,7 @@ class Postings:
     def _merge_size(self) -> int:
         return max(SMALLEST_MERGE, len(self.slots) // 4)
 
-    def _bulk(self, term: int) -> tuple[Ints, Ints]:
+    def _bulk(self, term: int) -> tuple[Ints, Floats]:
         if term + 1 >= len(self.starts):
             return self.slots[:0], self.frequencies[:0]
         start, end = self.starts[term], self.starts[term + 1]
@@ -131,7 +133,7 @@ class Postings:
         old = np.arange(len(self.slots)) + np.repeat(shift[:-1], np.diff(self.starts))
         new = np.arange(len(pairs)) + self.starts[terms + 1]
         for name, values in (("slots", pairs[:, 0]), ("frequencies", pairs[:, 1])):
-            merged = np.empty(total, dtype=np.int32)
+            merged = np.empty(total, dtype=getattr(self, name).dtype)
             merged[old] = getattr(self, name)
             merged[new] = values
             setattr(self, name, merged)

@@ -13,7 +13,7 @@ from hybridmem_plugins.extraction.model import Extraction, Extractor
 from hybridmem_plugins.extraction.tokens import words
 from hybridmem_plugins.memory.caches import Batch, full_text
 from hybridmem_plugins.memory.embedding import Embedder, embed
-from hybridmem_plugins.memory.journal import NewRecord, Record, Snapshot
+from hybridmem_plugins.memory.snapshot import NewRecord, Record, Snapshot
 from hybridmem_plugins.memory.validation import Entry
 from hybridmem_plugins.memory.vectors import normalised
 from hybridmem_plugins.passage import Passage

@@ -127,8 +127,8 @@ def _check_string(value: Any, where: str, what: str) -> None:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         msg = (
-            f"{where}: its {what} has a lone surrogate {value[error.start]!r} at {error.start}, which no file can hold; "
-            'replace it, for example with text.encode("utf-8", "replace").decode()'
+            f"{where}: its {what} has a lone surrogate {value[error.start]!r} at {error.start}, which no file can "
+            'hold; replace it, for example with text.encode("utf-8", "replace").decode()'
         )
         raise ValueError(msg) from None
 

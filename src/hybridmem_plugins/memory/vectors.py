@@ -133,7 +133,7 @@ class VectorIndex:
     def compact(self) -> None:
         """Drop every trace of removed vectors; hnswlib is rebuilt in the background, and complete after `save`."""
         self._drop_dead()
-        if self._graph is not None:
+        if self._graph is not None and self._graph.dead:
             self._next_graph = self._build()
 
     def close(self) -> None:
@@ -306,9 +306,7 @@ class VectorIndex:
         """Return candidate slots from hnswlib, or None where an exact scan is better or hnswlib found too few."""
         if self._graph is None or count <= self._exact_limit:
             return None
-        wanted = max(2 * k, 100)
-        if mask is not None:
-            wanted = int(wanted * 1.25 * len(self) / count)
+        wanted = max(100, 2 * k if mask is None else int(2.5 * k * len(self) / count))
         if wanted > WIDEST_SEARCH:
             return None
         self.wait()

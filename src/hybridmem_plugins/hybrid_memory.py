@@ -1,0 +1,323 @@
+"""The memory that users hold: passages in, ranked passages and facts out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import networkx as nx
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hybridmem_plugins.extraction.builtin import BuiltinExtractor
+from hybridmem_plugins.extraction.model import Extractor
+from hybridmem_plugins.extraction.tokens import name_key
+from hybridmem_plugins.memory.embedding import Embedder
+from hybridmem_plugins.memory.filters import Filter
+from hybridmem_plugins.memory.graph import KnowledgeGraph
+from hybridmem_plugins.memory.lexical import LexicalIndex
+from hybridmem_plugins.memory.rows import Mask
+from hybridmem_plugins.memory.static_embedder import StaticEmbedder
+from hybridmem_plugins.memory.store import MemoryStore
+from hybridmem_plugins.memory.vectors import Engine, VectorIndex
+from hybridmem_plugins.passage import Passage
+from hybridmem_plugins.retrieval.engine import Result, retrieve
+from hybridmem_plugins.retrieval.linking import Question, read_question
+from hybridmem_plugins.retrieval.model import ROUTES, Fact, Hit, Route
+from hybridmem_plugins.retrieval.provenance import facts_of, path_rows, provenance
+from hybridmem_plugins.retrieval.router import Router, default_router
+
+T = TypeVar("T")
+Vector = NDArray[np.float32]
+
+# Passages whose sentences `facts` reads.
+_FACT_SOURCES = 12
+
+
+class HybridMemory:
+    """Vectors, words and a knowledge graph over one set of passages, always in step.
+
+    Safe to use from many threads and tasks. With a path, everything that `add` and `delete` return for survives a
+    crash; another process may read at the same time.
+
+    Args:
+        embedder: Object with `embed_documents(list[str])` and `embed_query(str)`; None takes the bundled static one.
+        path: Folder of the memory, made when missing; None keeps it in memory only.
+        extractor: Finds the entities of passages; None takes the built-in one, which needs no model.
+        aliases: Other spellings of names and the names they stand for, for example `{"NVM": "non-volatile memory"}`.
+        router: Chooses the route of each question that leaves it open.
+        engine: `auto`, `hnswlib` or `exact` (see `VectorIndex`).
+        write_timeout: Seconds to wait for another writer.
+
+    Raises:
+        MemoryFormatError: The folder is no memory, is damaged, or was written by a newer version.
+        EmbedderMismatchError: The memory was made with another embedder.
+
+    >>> with HybridMemory() as memory:
+    ...     ids = memory.add([
+    ...         Passage(id="1", title="Ada Lovelace", text="She wrote the first program, for the Analytical Engine."),
+    ...         Passage(id="2", title="Analytical Engine", text="It was designed by Charles Babbage."),
+    ...     ])
+    ...     [hit.passage.id for hit in memory.search("Who designed the machine that Ada Lovelace wrote for?", k=2)]
+    ['1', '2']
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder | None = None,
+        path: str | Path | None = None,
+        *,
+        extractor: Extractor | None = None,
+        aliases: Mapping[str, str] | None = None,
+        router: Router = default_router,
+        engine: Engine = "auto",
+        write_timeout: float = 30.0,
+    ) -> None:
+        self.embedder: Embedder = StaticEmbedder() if embedder is None else embedder
+        self.router = router
+        self._aliases = {name_key(alias): name_key(name) for alias, name in (aliases or {}).items()}
+        self._graph = KnowledgeGraph()
+        self._pool = ThreadPoolExecutor(thread_name_prefix="hybridmem")
+        self._store = MemoryStore(
+            path,
+            embedder=self.embedder,
+            extractor=BuiltinExtractor() if extractor is None else extractor,
+            graph=self._graph,
+            write_timeout=write_timeout,
+            engine=engine,
+        )
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def add(self, passages: Sequence[Passage], vectors: ArrayLike | None = None) -> list[str]:
+        """Store passages in one step; one whose id is stored already is replaced.
+
+        Args:
+            passages: What to store. Ids are derived from title and text where they are missing.
+            vectors: Shape `(n, dimension)`; None asks the embedder.
+
+        Returns:
+            The ids, in order.
+
+        Raises:
+            TypeError: Something is no `Passage`, or a field has the wrong type.
+            ValueError: An empty text, an id given twice, metadata that is not JSON, or bad vectors.
+            MemoryLockedError: Another writer was busy for longer than the timeout.
+        """
+        return self._store.add(passages, vectors)
+
+    def delete(self, ids: Sequence[str]) -> list[str]:
+        """Forget passages with their vectors, names and edges; return the ids that were stored."""
+        return self._store.delete(ids)
+
+    def delete_where(self, filter: Filter) -> list[str]:  # noqa: A002
+        """Forget the passages that a filter allows; return their ids, sorted."""
+        return self._store.delete_where(filter)
+
+    def compact(self) -> bool:
+        """Remove every trace of deleted passages from the files; False while another process reads them."""
+        return self._store.compact()
+
+    def close(self) -> None:
+        """Save and close; a second call does nothing."""
+        self._store.close()
+        self._pool.shutdown(wait=False)
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        question: str,
+        k: int = 8,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> list[Hit]:
+        """Return the passages that answer a question, best first.
+
+        Args:
+            question: In natural language.
+            k: How many; fewer only where fewer are stored and allowed.
+            filter: Metadata that passages must have, for example `{"tenant": "a", "year": {"$gte": 2020}}`, or a
+                callable over metadata. What it excludes is neither returned nor used on the way.
+            route: `auto`, or a route to force: `semantic`, `relational`, `both`, or `vector` for the vectors alone.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: An empty question, k < 1, an unknown route or filter operator.
+        """
+        _check_question(question, k, route)
+        with self._store.reading() as store:
+            asked = self._read(question, store.allowed(filter))
+            empty = not len(store)
+        if empty:
+            return []
+        vectors = self._embed(asked)  # May take long where the embedder is remote: nobody waits for it.
+        with self._store.reading() as store:
+            if store.vectors is None:
+                return []
+            allowed = store.allowed(filter)
+            tiers = _EmbeddedTiers(store.vectors, store.lexical, self._graph)
+            result = retrieve(
+                self._read(question, allowed), vectors, tiers, k, allowed=allowed, route=route, router=self.router
+            )
+            return _hits(store, result)
+
+    def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
+        """Return the sentences that link entities, for the entities of a question and the passages that answer it.
+
+        Args:
+            question: In natural language, or a name.
+            k: How many at most.
+            filter: As in `search`.
+
+        Raises:
+            ValueError: An empty question, k < 1, or an unknown filter operator.
+        """
+        hits = self.search(question, max(k, _FACT_SOURCES), filter)
+        asked = name_key(question)
+        found: list[Fact] = []
+        with self._store.reading() as store:
+            allowed = store.allowed(filter)
+            for hit, row in zip(hits, store.rows_of([str(hit.passage.id) for hit in hits]), strict=True):
+                if row is None or (allowed is not None and not allowed[row]):
+                    continue
+                names = self._graph.mentions(row)
+                scored = [(n, hit.score * (1.0 if f" {n} " in f" {asked} " else 0.9)) for n in names]
+                found += facts_of(hit.passage, scored)
+        found.sort(key=lambda fact: (-fact.score, fact.passage_id))
+        return found[:k]
+
+    def get(self, ids: Sequence[str]) -> list[Passage]:
+        """Return the stored passages among these ids, in order; unknown ids are left out."""
+        with self._store.reading() as store:
+            return store.passages([row for row in store.rows_of(ids) if row is not None])
+
+    def __len__(self) -> int:
+        """Return the number of passages."""
+        return len(self._store)
+
+    @property
+    def graph(self) -> nx.MultiDiGraph:
+        """The knowledge graph as a read-only `networkx.MultiDiGraph` that follows every later change.
+
+        Nodes are names (normalised text) and passages (`passage:` and the id); edges are `defines`, `mentions`, and
+        the relations that an optional extractor found.
+        """
+        return self._graph.view
+
+    @property
+    def store(self) -> MemoryStore:
+        """What lies beneath: the journal and its indexes."""
+        return self._store
+
+    def _read(self, question: str, allowed: Mask | None) -> Question:
+        return read_question(question, self._graph, allowed, self._aliases)
+
+    def _embed(self, question: Question) -> tuple[Vector, Vector]:
+        """Return the vectors of a question and of what it asks about its titles."""
+        vector = _vector(self.embedder.embed_query(question.text))
+        if not question.titles or not question.rest:
+            return vector, vector
+        return vector, _vector(self.embedder.embed_query(question.rest))
+
+    # --- async twins ---------------------------------------------------------------------------------------------
+
+    async def aadd(self, passages: Sequence[Passage], vectors: ArrayLike | None = None) -> list[str]:
+        """Do as `add`, without blocking the event loop."""
+        return await self._run(partial(self.add, passages, vectors))
+
+    async def adelete(self, ids: Sequence[str]) -> list[str]:
+        """Do as `delete`, without blocking the event loop."""
+        return await self._run(partial(self.delete, ids))
+
+    async def asearch(
+        self,
+        question: str,
+        k: int = 8,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> list[Hit]:
+        """Do as `search`, without blocking the event loop."""
+        return await self._run(partial(self.search, question, k, filter, route))
+
+    async def afacts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
+        """Do as `facts`, without blocking the event loop."""
+        return await self._run(partial(self.facts, question, k, filter))
+
+    async def aclose(self) -> None:
+        """Do as `close`, without blocking the event loop."""
+        await asyncio.to_thread(self.close)
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    # --- context managers ----------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _EmbeddedTiers:
+    semantic: VectorIndex
+    lexical: LexicalIndex
+    relational: KnowledgeGraph
+
+
+def _hits(store: MemoryStore, result: Result) -> list[Hit]:
+    """Read the passages that were found and say why each is there; equal scores are in the order of their ids."""
+    reached = sorted((f for f in result.found if f.graph_score is not None), key=lambda f: -(f.graph_score or 0.0))
+    graph_ranks = {found.row: rank for rank, found in enumerate(reached, 1)}
+    rows = dict.fromkeys(row for found in result.found for row in path_rows(result, found.row))
+    passages = dict(zip(rows, store.passages(list(rows)), strict=True))
+    hits = [
+        Hit(passages[found.row], found.score, provenance(result, found, graph_ranks.get(found.row), passages))
+        for found in result.found
+    ]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.passage.id or "")) if result.choice.route != "relational" else hits
+
+
+def _vector(values: Any) -> Vector:
+    vector = np.asarray(values, dtype=np.float32).reshape(-1)
+    norm = float(np.linalg.norm(vector))
+    if not np.isfinite(norm):
+        msg = "the embedder gave a vector with NaN or infinity for the question"
+        raise ValueError(msg)
+    return vector / norm if norm else vector
+
+
+def _check_question(question: str, k: int, route: str) -> None:
+    if not isinstance(question, str):
+        msg = f"the question must be a string, not {type(question).__name__}"
+        raise TypeError(msg)
+    if not question.strip():
+        msg = "the question is empty"
+        raise ValueError(msg)
+    if isinstance(k, bool) or not isinstance(k, int):
+        msg = f"k must be an integer, not {type(k).__name__}"
+        raise TypeError(msg)
+    if k < 1:
+        msg = f"k must be at least 1, not {k}"
+        raise ValueError(msg)
+    if route not in ROUTES:
+        msg = f"unknown route {route!r}; use one of {', '.join(map(repr, ROUTES))}"
+        raise ValueError(msg)

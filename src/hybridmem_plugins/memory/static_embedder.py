@@ -1,0 +1,65 @@
+"""The bundled embedding: static word-piece vectors, averaged; no model to run and nothing to download."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Texts pooled at once: few enough that their vectors stay in the processor's cache.
+_BATCH = 16
+
+
+class StaticEmbedder:
+    """WordLlama's 256-dimension vectors, which come with its wheel (16 MB).
+
+    Loaded at the first call. Texts of any length are read whole; an empty one gives a vector of zeros.
+
+    >>> StaticEmbedder().embed_query("What is DRAM?").shape
+    (256,)
+    """
+
+    name = "wordllama-l2-supercat-256"
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._model: tuple[Any, NDArray[np.float32]] | None = None
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one unit vector a text, shape `(n, 256)`."""
+        tokenizer, table = self._load()
+        encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        out = np.zeros((len(encodings), table.shape[1]), dtype=np.float32)
+        pieces = [encoding.ids for encoding in encodings]
+        filled = [index for index, ids in enumerate(pieces) if ids]
+        for start in range(0, len(filled), _BATCH):
+            batch = filled[start : start + _BATCH]
+            ends = np.cumsum([len(pieces[index]) for index in batch])
+            rows = table[[piece for index in batch for piece in pieces[index]]]
+            out[batch] = np.add.reduceat(rows, np.concatenate(([0], ends[:-1])), axis=0)
+        norms = np.linalg.norm(out, axis=1, keepdims=True)
+        return np.divide(out, norms, out=out, where=norms > 0)
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """Return the unit vector of a question, shape `(256,)`."""
+        vector: NDArray[np.float32] = self.embed_documents([text])[0]
+        return vector
+
+    def _load(self) -> tuple[Any, NDArray[np.float32]]:
+        with self._lock:
+            if self._model is None:
+                import wordllama
+
+                # The wheel carries weights and tokenizer; never look elsewhere, let alone on the network.
+                model = wordllama.WordLlama.load(
+                    cache_dir=Path(wordllama.__file__).parent, disable_download=True
+                )
+                tokenizer = model.tokenizer
+                tokenizer.no_padding()
+                tokenizer.no_truncation()
+                self._model = tokenizer, np.ascontiguousarray(model.embedding, dtype=np.float32)
+            return self._model

@@ -1,0 +1,174 @@
+"""What a question and a passage have in common, as numbers between 0 and 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridmem_plugins.memory.rows import Mask, Rows
+from hybridmem_plugins.retrieval.linking import LinkedName, Question
+from hybridmem_plugins.retrieval.tiers import Tiers
+
+Floats = NDArray[np.float32]
+
+# Passages that each of the vector and the word index proposes.
+FIRST_STAGE = 50
+# Of them, those that may seed the walk or be ranked when more are not asked for.
+POOL = 20
+# Passages kept of a name that more define, those most similar to the question first.
+MAX_PER_NAME = 10
+
+BASE_FEATURES = (
+    "similarity",
+    "similarity_rank",
+    "words",
+    "words_rank",
+    "title",
+    "link",
+    "link_cased",
+    "similarity_rest",
+    "words_rest",
+    "coverage",
+    "names",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What one index found, best first.
+
+    Attributes:
+        rows: Shape `(n,)`.
+        scores: Shape `(n,)`.
+    """
+
+    rows: Rows
+    scores: Floats
+
+    def ranks(self) -> dict[int, int]:
+        """Return the rank of each row, from 0."""
+        return {row: rank for rank, row in enumerate(self.rows.tolist())}
+
+
+class Evidence:
+    """Compares passages with one question; each passage is looked at once.
+
+    Args:
+        question: The question, read.
+        vector: Its unit vector, shape `(dimension,)`.
+        rest_vector: The unit vector of the question without its titles.
+        tiers: Where the passages are.
+        allowed: Mask over rows; None allows all.
+        size: Passages that each index proposes.
+    """
+
+    def __init__(
+        self,
+        question: Question,
+        vector: Floats,
+        rest_vector: Floats,
+        tiers: Tiers,
+        allowed: Mask | None,
+        size: int = POOL,
+    ) -> None:
+        self.question = question
+        self._tiers = tiers
+        self._vector, self._rest_vector = vector, rest_vector
+        depth = max(size, FIRST_STAGE)
+        self.semantic = Ranking(*tiers.semantic.search(vector, depth, allowed))
+        self.lexical = Ranking(*tiers.lexical.search(question.terms, depth, allowed))
+        self._semantic_ranks, self._lexical_ranks = self.semantic.ranks(), self.lexical.ranks()
+        self._idf = tiers.lexical.idf(question.terms)
+        self._rest = np.array([term in set(question.rest.split(" ")) for term in question.terms], dtype=np.bool_)
+        self._links = self._link_weights()
+        proposed = [*self.semantic.rows[:size].tolist(), *self.lexical.rows[:size].tolist(), *self._links]
+        self.pool: list[int] = list(dict.fromkeys(proposed))
+        self._top: tuple[float, float] | None = None
+
+    def base(self, rows: Sequence[int]) -> tuple[Floats, Floats]:
+        """Compare passages with the question.
+
+        Args:
+            rows: Rows; the pool has to be asked for before others, since it sets the scale.
+
+        Returns:
+            The features, shape `(rows, len(BASE_FEATURES))`, and which of the question's words each passage has,
+            weighted by how telling they are, shape `(rows, terms)`, one row summing to at most 1.
+        """
+        tiers, question = self._tiers, self.question
+        gains = tiers.lexical.gains(question.terms, rows)
+        similarity = tiers.semantic.similarity(self._vector, rows)
+        rest_similarity = tiers.semantic.similarity(self._rest_vector, rows)
+        rest_words = gains[:, self._rest].sum(axis=1)
+        if self._top is None:
+            self._top = float(rest_similarity.max(initial=0)), float(rest_words.max(initial=0))
+        covered = (gains > 0) * (self._idf / self._idf.sum())
+        columns = [
+            similarity / max(float(self.semantic.scores.max(initial=0)), 1e-6),
+            _reciprocal_ranks(rows, self._semantic_ranks),
+            gains.sum(axis=1) / max(float(self.lexical.scores.max(initial=0)), 1e-6),
+            _reciprocal_ranks(rows, self._lexical_ranks),
+            self._title_shares(rows),
+            np.array([self._links.get(row, (0.0, 0.0))[0] for row in rows]),
+            np.array([self._links.get(row, (0.0, 0.0))[1] for row in rows]),
+            rest_similarity / max(self._top[0], 1e-6),
+            rest_words / max(self._top[1], 1e-6),
+            covered.sum(axis=1),
+            self._name_shares(rows),
+        ]
+        features = np.stack([np.clip(column, -1, 1) for column in columns], axis=1).astype(np.float32)
+        return features, covered.astype(np.float32)
+
+    def _link_weights(self) -> dict[int, tuple[float, float]]:
+        """Return, for the passages that define a title in the question, its share of the question and its clarity."""
+        weights: dict[int, tuple[float, float]] = {}
+        idf = dict(zip(self.question.terms, self._idf.tolist(), strict=True))
+        total = sum(idf.values()) or 1.0
+        for link in self.question.titles:
+            share = min(1.0, sum(idf.get(token, 0.0) for token in self._tokens(link)) / total)
+            clarity = link.cased / link.info.meanings**0.5
+            for row in self._closest(link):
+                old = weights.get(row, (0.0, 0.0))
+                weights[row] = max(old[0], share), max(old[1], clarity)
+        return weights
+
+    def _tokens(self, link: LinkedName) -> tuple[str, ...]:
+        return self.question.tokens[link.start : link.end]
+
+    def _closest(self, link: LinkedName) -> list[int]:
+        rows = list(link.info.definers)
+        if len(rows) <= MAX_PER_NAME:
+            return rows
+        similarity = self._tiers.semantic.similarity(self._vector, rows)
+        return [rows[i] for i in np.lexsort((rows, -similarity))[:MAX_PER_NAME]]
+
+    def _title_shares(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        """Return which share of each passage's title the question says."""
+        titles = [self._tiers.relational.title(row) for row in rows]
+        flat = [token for title in titles for token in title]
+        if not flat:
+            return np.zeros(len(rows))
+        idf = self._tiers.lexical.idf(flat)
+        asked = set(self.question.terms)
+        said = np.array([token in asked for token in flat])
+        owner = np.repeat(np.arange(len(rows)), [len(title) for title in titles])
+        weight = np.bincount(owner, idf, len(rows))
+        return np.divide(np.bincount(owner, idf * said, len(rows)), weight, out=np.zeros(len(rows)), where=weight > 0)
+
+    def _name_shares(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        """Return which share of the question's names each passage mentions, rare names weighing more."""
+        names = self.question.mentions
+        if not names:
+            return np.zeros(len(rows))
+        count = len(self._tiers.lexical)
+        weights = np.array([np.log1p(count / (1 + link.info.mentions)) for link in names])
+        said = self._tiers.relational.mentioned(rows, [link.name for link in names])
+        shares: NDArray[np.float64] = said @ (weights / weights.sum())
+        return shares
+
+
+def _reciprocal_ranks(rows: Sequence[int], ranks: Mapping[int, int]) -> NDArray[np.float64]:
+    return np.array([1 / (1 + ranks[row] / 3) if row in ranks else 0.0 for row in rows])

@@ -1,0 +1,168 @@
+"""From the words of a question to the names of the graph."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridmem_plugins.extraction.builtin import capitalised_names
+from hybridmem_plugins.extraction.tokens import STOPWORDS, name_key, words
+from hybridmem_plugins.memory.graph import NameInfo
+
+_MAX_WORDS = 12
+_SURFACE = re.compile(r"\w[\w'’\-]*")
+
+
+class NameSource(Protocol):
+    """The part of the relational tier that linking reads: one batch a question."""
+
+    def names(self, names: Collection[str], allowed: NDArray[np.bool_] | None = None) -> Mapping[str, NameInfo]:
+        """Return what is known of each of these names."""
+        ...
+
+    def similar(self, name: str, allowed: NDArray[np.bool_] | None = None) -> str | None:
+        """Return the defined name closest to a misspelt one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedName:
+    """A name of the graph that a question says.
+
+    Attributes:
+        name: Normalised name.
+        start: First token of it in the question.
+        end: One past the last.
+        info: What the graph knows of it.
+        cased: Share of its words that the question writes with a capital or a digit; 0.5 where the question has no
+            capitals to go by.
+    """
+
+    name: str
+    start: int
+    end: int
+    info: NameInfo
+    cased: float
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, read.
+
+    Attributes:
+        text: As asked.
+        tokens: Normalised tokens.
+        terms: Distinct content words, in order; all words when there are no others.
+        titles: Names in it that some passage defines, longest first where they overlap.
+        mentions: All names in it, also those that passages only mention.
+        rest: The question without its titles: what is asked about them.
+    """
+
+    text: str
+    tokens: tuple[str, ...]
+    terms: tuple[str, ...]
+    titles: tuple[LinkedName, ...]
+    mentions: tuple[LinkedName, ...]
+    rest: str
+
+
+def read_question(
+    text: str, graph: NameSource, allowed: NDArray[np.bool_] | None = None, aliases: Mapping[str, str] | None = None
+) -> Question:
+    """Find the names of a question: exact ones by longest match, then misspelt ones.
+
+    Args:
+        text: The question.
+        graph: Knows the names.
+        allowed: Mask over rows; names of other passages are not seen.
+        aliases: Normalised spellings and the normalised names that they stand for.
+    """
+    tokens = words(text)
+    terms = tuple(dict.fromkeys(token for token in tokens if token not in STOPWORDS)) or tuple(dict.fromkeys(tokens))
+    spans = _spans(tokens)
+    aliases = aliases or {}
+    wanted = {aliases.get(name, name) for name in spans}
+    infos = graph.names(wanted, allowed)
+    capitals = _capitals(text)
+    found = [
+        LinkedName(name, start, end, infos[name], _cased(tokens[start:end], capitals))
+        for span, places in spans.items()
+        if (name := aliases.get(span, span)) in infos
+        for start, end in places
+    ]
+    titles = _longest([link for link in found if link.info.definers])
+    titles += _misspelt(text, tokens, titles, graph, allowed, capitals)
+    covered = {index for link in titles for index in range(link.start, link.end)}
+    rest = " ".join(token for index, token in enumerate(tokens) if index not in covered)
+    return Question(text, tuple(tokens), terms, tuple(titles), tuple(_longest(found)), rest)
+
+
+def _spans(tokens: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for start in range(len(tokens)):
+        for end in range(start + 1, min(len(tokens), start + _MAX_WORDS) + 1):
+            if end - start == 1 and (tokens[start] in STOPWORDS or len(tokens[start]) < 2):
+                continue
+            spans.setdefault(" ".join(tokens[start:end]), []).append((start, end))
+    return spans
+
+
+def _longest(links: list[LinkedName]) -> list[LinkedName]:
+    """Keep, from left to right, the longest name that starts at each free token."""
+    kept: list[LinkedName] = []
+    for link in sorted(links, key=lambda link: (link.start, link.start - link.end)):
+        if not kept or link.start >= kept[-1].end:
+            kept.append(link)
+    return kept
+
+
+def _misspelt(
+    text: str,
+    tokens: list[str],
+    titles: list[LinkedName],
+    graph: NameSource,
+    allowed: NDArray[np.bool_] | None,
+    capitals: frozenset[str] | None,
+) -> list[LinkedName]:
+    """Link the capitalised runs that no exact name covers to the closest spelling."""
+    links = []
+    for surface in capitalised_names(text):
+        run = words(surface)
+        start = _position(tokens, run)
+        if len(name_key(surface)) < 5 or start < 0:
+            continue
+        end = start + len(run)
+        if any(link.start < end and start < link.end for link in titles):
+            continue
+        name = graph.similar(" ".join(run), allowed)
+        if name is not None:
+            info = graph.names([name], allowed)[name]
+            links.append(LinkedName(name, start, end, info, _cased(run, capitals)))
+    return links
+
+
+def _position(tokens: list[str], run: list[str]) -> int:
+    for start in range(len(tokens) - len(run) + 1):
+        if tokens[start : start + len(run)] == run:
+            return start
+    return -1
+
+
+def _capitals(text: str) -> frozenset[str] | None:
+    """Return the words that a question capitalises; None where only its first word is, or none."""
+    surfaces = _SURFACE.findall(text)
+    found = [word for surface in surfaces if surface[0].isupper() or surface[0].isdigit() for word in words(surface)]
+    first = words(surfaces[0])[:1] if surfaces else []
+    return frozenset(found) if set(found) - set(first) else None
+
+
+def _cased(tokens: Sequence[str], capitals: frozenset[str] | None) -> float:
+    if capitals is None:
+        return 0.5
+    content = [token for token in tokens if token not in STOPWORDS] or list(tokens)
+    return sum(token in capitals for token in content) / len(content)

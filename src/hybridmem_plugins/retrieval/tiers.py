@@ -1,0 +1,97 @@
+"""What retrieval asks of a memory: small protocols, read in batches.
+
+The embedded tiers (`VectorIndex`, `LexicalIndex`, `KnowledgeGraph`) fulfil them; so may any engine that addresses a
+passage by a positive number, its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from numpy.typing import ArrayLike
+
+from hybridmem_plugins.memory.graph import NameInfo, Step, StepKind
+from hybridmem_plugins.memory.lexical import Floats
+from hybridmem_plugins.memory.rows import Mask, Rows
+
+
+class SemanticTier(Protocol):
+    """Finds passages by the direction of their vectors."""
+
+    def search(self, vector: ArrayLike, k: int, allowed: Mask | None = None) -> tuple[Rows, Floats]:
+        """Return the k rows nearest to a vector and their cosine similarities, best first."""
+        ...
+
+    def similarity(self, vector: ArrayLike, rows: Sequence[int] | Rows) -> Floats:
+        """Return the cosine similarity of a vector to each row."""
+        ...
+
+    def vectors(self, rows: Sequence[int] | Rows) -> Floats:
+        """Return the unit vectors of rows, shape `(rows, dimension)`."""
+        ...
+
+
+class LexicalTier(Protocol):
+    """Finds passages by their words."""
+
+    def search(self, tokens: Sequence[str], k: int, allowed: Mask | None = None) -> tuple[Rows, Floats]:
+        """Return the k rows with the highest BM25 scores, best first."""
+        ...
+
+    def gains(self, tokens: Sequence[str], rows: Sequence[int] | Rows) -> Floats:
+        """Return what each token adds to the score of each row, shape `(rows, tokens)`."""
+        ...
+
+    def idf(self, tokens: Sequence[str]) -> Floats:
+        """Return how telling each token is."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of passages."""
+        ...
+
+
+class RelationalTier(Protocol):
+    """Finds passages by the names that join them."""
+
+    def names(self, names: Collection[str], allowed: Mask | None = None) -> Mapping[str, NameInfo]:
+        """Return what is known of each of these names."""
+        ...
+
+    def similar(self, name: str, allowed: Mask | None = None) -> str | None:
+        """Return the defined name closest to a misspelt one."""
+        ...
+
+    def title(self, row: int) -> Sequence[str]:
+        """Return the tokens of what a passage is about."""
+        ...
+
+    def mentioned(self, rows: Sequence[int], names: Sequence[str]) -> Mask:
+        """Return which passage mentions or defines which name, shape `(rows, names)`."""
+        ...
+
+    def neighbourhood(
+        self, rows: Sequence[int], kinds: Collection[StepKind] = ..., allowed: Mask | None = None
+    ) -> list[Step]:
+        """Return the steps that lead from many passages to others."""
+        ...
+
+
+class Tiers(Protocol):
+    """The three ways to a passage."""
+
+    @property
+    def semantic(self) -> SemanticTier:
+        """The vector index."""
+        ...
+
+    @property
+    def lexical(self) -> LexicalTier:
+        """The word index."""
+        ...
+
+    @property
+    def relational(self) -> RelationalTier:
+        """The knowledge graph."""
+        ...
