@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -43,8 +43,7 @@ class NameInfo:
     mentions: int
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One move from a passage to another over a name.
 
     Attributes:
@@ -254,6 +253,7 @@ class KnowledgeGraph:
             allowed: Mask over rows; None allows all. Passages that it excludes are neither reached nor counted.
         """
         steps: list[Step] = []
+        pred, definers = self._graph._pred, self._definers
         infos: dict[str, NameInfo] = {}
         mentioning: dict[str, list[int]] = {}
 
@@ -278,11 +278,14 @@ class KnowledgeGraph:
             if node is None:
                 continue
             names = self._graph._succ[node]
-            for name in _maximal([name for name, edges in names.items() if "mentions" in edges]):
-                if "forward" in kinds and name in self._definers:
+            mentioned = [name for name, edges in names.items() if "mentions" in edges]
+            if "forward" in kinds:
+                for name in _maximal([name for name in mentioned if name in definers]):
                     step(row, "forward", name, 0)
-                if "shared" in kinds:
-                    step(row, "shared", name, MAX_MENTIONS_SHARED)
+            if "shared" in kinds:
+                for name in mentioned:
+                    if 1 < len(pred[name]) <= MAX_MENTIONS_SHARED + MAX_DEFINERS:
+                        step(row, "shared", name, MAX_MENTIONS_SHARED)
             if "backward" in kinds:
                 for name in [name for name, edges in names.items() if "defines" in edges]:
                     step(row, "backward", name, MAX_MENTIONS_BACKWARD)
@@ -353,20 +356,25 @@ class KnowledgeGraph:
         words = name.split(" ")
         if self.find_phrase is None or (len(words) == 1 and _trivial(name)):
             return
-        for row in self.find_phrase(words):
+        rows = {*self.find_phrase(words), *(self.find_phrase([*words[:-1], words[-1] + "s"]) if len(words) > 1 else ())}
+        for row in sorted(rows):
             if row in self._nodes and row not in batch and name not in self._graph._succ[self._nodes[row]]:
                 self._graph.add_edge(self._nodes[row], name, "mentions", kind="title")
 
     def defined_in(self, words: Sequence[str]) -> list[str]:
-        """Return the defined names that occur in a run of tokens, overlapping ones too, in order."""
+        """Return the defined names that occur in a run of tokens, overlapping ones too, in order.
+
+        Names of several words are also found with an English plural's `s`.
+        """
         found: dict[str, None] = {}
         lengths = self._lengths
         for start, word in enumerate(words):
             if word in lengths:
                 for length in lengths[word]:
                     name = " ".join(words[start : start + length])
-                    if name in self._definers and not (length == 1 and _trivial(name)):
-                        found[name] = None
+                    for form in (name, name[:-1]) if name.endswith("s") and length > 1 else (name,):
+                        if form in self._definers and not (length == 1 and _trivial(form)):
+                            found[form] = None
         return list(found)
 
     def _relate(self, row: int, node: str, subject: str, relation: str, object_: str) -> None:
@@ -408,4 +416,10 @@ def _spelling(name: str) -> tuple[str, int]:
 
 def _maximal(names: list[str]) -> list[str]:
     """Drop the names that are only part of a longer one, as `york` of `new york`."""
-    return [name for name in names if not any(len(o) > len(name) and f" {name} " in f" {o} " for o in names)]
+    parts: set[str] = set()
+    for name in names:
+        if " " in name:
+            words = name.split(" ")
+            for size in range(1, len(words)):
+                parts.update(" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
+    return [name for name in names if name not in parts] if parts else names

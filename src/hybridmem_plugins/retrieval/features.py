@@ -34,6 +34,8 @@ BASE_FEATURES = (
     "coverage",
     "names",
 )
+# What a passage adds to the strongest one: two passages alike answer one half of a question twice.
+BEYOND_FEATURES = ("beyond_words", "beyond_similarity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,31 @@ class Evidence:
         ]
         features = np.stack([np.clip(column, -1, 1) for column in columns], axis=1).astype(np.float32)
         return features, covered.astype(np.float32)
+
+    def beyond(self, rows: Sequence[int], covered: Floats, top: int, top_covered: Floats) -> Floats:
+        """Compare passages with what the strongest one leaves open; for that one itself, with the whole question.
+
+        The similarity is the one to the part of the question's vector that is orthogonal to the strongest passage, as
+        in orthogonal matching pursuit (Pati, Rezaiifar and Krishnaprasad, 1993).
+
+        Args:
+            rows: Rows.
+            covered: Their weighted words (see `base`), shape `(rows, terms)`.
+            top: Row of the strongest passage.
+            top_covered: Its weighted words, shape `(terms,)`.
+
+        Returns:
+            Shape `(rows, len(BEYOND_FEATURES))`.
+        """
+        semantic = self._tiers.semantic
+        similarity = semantic.similarity(self._vector, rows)
+        top_vector = semantic.vectors([top])[0]
+        cosine = float(top_vector @ self._vector)
+        left = (similarity - cosine * semantic.similarity(top_vector, rows)) / max((1 - cosine**2) ** 0.5, 0.1)
+        words = np.maximum(covered - top_covered, 0).sum(axis=1)
+        own = np.array([row == top for row in rows])
+        left[own], words[own] = similarity[own], covered[own].sum(axis=1)
+        return np.stack([words, np.clip(left, -1, 1)], axis=1).astype(np.float32)
 
     def _link_weights(self) -> dict[int, tuple[float, float]]:
         """Return, for the passages that define a title in the question, its share of the question and its clarity."""

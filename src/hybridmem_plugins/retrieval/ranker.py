@@ -10,8 +10,10 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.retrieval.features import BASE_FEATURES, Floats
+from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, Floats
 from hybridmem_plugins.retrieval.walk import WALK_FEATURES
+
+FEATURES = BASE_FEATURES + BEYOND_FEATURES + WALK_FEATURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Ranker:
         seed_bias: Intercept of the first model.
         seed_weights: Its weights, shape `(len(BASE_FEATURES),)`.
         bias: Intercept of the second model; it moves scores, not ranks.
-        weights: Its weights, shape `(len(BASE_FEATURES) + len(WALK_FEATURES),)`.
+        weights: Its weights, shape `(len(FEATURES),)`.
     """
 
     seed_bias: float
@@ -36,14 +38,17 @@ class Ranker:
         """Return how likely each passage answers, relative to the likeliest, in (0, 1]."""
         if not len(base):
             return np.zeros(0, dtype=np.float32)
-        likelihood = np.sqrt(_sigmoid(base @ self.seed_weights + self.seed_bias))
+        likelihood = np.sqrt(self.seed_likelihood(base))
         strength: Floats = likelihood / likelihood.max()
         return strength
 
-    def scores(self, base: Floats, walked: Floats) -> Floats:
-        """Return the score of each passage, in (0, 1)."""
-        split = len(BASE_FEATURES)
-        return _sigmoid(base @ self.weights[:split] + walked @ self.weights[split:] + self.bias)
+    def seed_likelihood(self, base: Floats) -> Floats:
+        """Return how likely each passage answers, in (0, 1)."""
+        return _sigmoid(base @ self.seed_weights + self.seed_bias)
+
+    def scores(self, features: Floats) -> Floats:
+        """Return the score of each passage, in (0, 1), from its features, shape `(rows, len(FEATURES))`."""
+        return _sigmoid(features @ self.weights + self.bias)
 
 
 @cache
@@ -64,7 +69,7 @@ def ranker_from_json(text: str) -> Ranker:
         seed_bias=float(stored["seed"]["bias"]),
         seed_weights=weights("seed", BASE_FEATURES),
         bias=float(stored["rank"]["bias"]),
-        weights=weights("rank", BASE_FEATURES + WALK_FEATURES),
+        weights=weights("rank", FEATURES),
     )
 
 

@@ -44,12 +44,14 @@ class Walked:
     Attributes:
         rows: The pool, then what the walk added.
         base: Base features, shape `(rows, base features)`.
+        covered: Weighted words of the question that each passage has, shape `(rows, terms)`.
         features: Walk features, shape `(rows, len(WALK_FEATURES))`.
         arrivals: The best way to each passage that a step led to.
     """
 
     rows: list[int]
     base: Floats
+    covered: Floats
     features: Floats
     arrivals: dict[int, Arrival]
 
@@ -75,6 +77,11 @@ def walk(
     if onward:
         walker.follow(graph.neighbourhood(list(onward), ("forward",), allowed), onward, hops=2)
     return walker.result()
+
+
+def no_walk(evidence: Evidence, base: Floats, covered: Floats) -> Walked:
+    """Return what a walk would that never left the pool."""
+    return Walked(evidence.pool, base, covered, np.zeros((len(base), len(WALK_FEATURES)), dtype=np.float32), {})
 
 
 class _Walker:
@@ -110,16 +117,13 @@ class _Walker:
 
     def strongest(self, count: int, seeds: dict[int, float]) -> dict[int, float]:
         """Return the passages found by stepping forward or back, and how strong they are as seeds."""
-        found = {
-            row: HOP_DECAY * float(self._features[i, [0, 3]].max())
-            for row, i in self._index.items()
-            if seeds.get(row, 0.0) < 0.5
-        }
-        ranked = sorted(((row, value) for row, value in found.items() if value > 0), key=lambda item: (-item[1], item[0]))
-        return dict(ranked[:count])
+        strength = HOP_DECAY * self._features[:, [0, 3]].max(axis=1)
+        candidates = [(self._rows[i], float(strength[i])) for i in np.flatnonzero(strength).tolist()]
+        ranked = sorted((-value, row) for row, value in candidates if seeds.get(row, 0.0) < 0.5)
+        return {row: -value for value, row in ranked[:count]}
 
     def result(self) -> Walked:
-        return Walked(self._rows, self._base, self._features, self._arrivals)
+        return Walked(self._rows, self._base, self._covered, self._features, self._arrivals)
 
     def _meet(self, steps: Sequence[Step], weights: Sequence[float]) -> None:
         """Compare the strongest new targets with the question."""
