@@ -39,7 +39,9 @@ class DataSet:
 
 def read_sets(folder: Path) -> list[DataSet]:
     """Read every data set below a folder, or the one that the folder is."""
-    folders = [folder] if (folder / "corpus.jsonl").exists() else sorted(p.parent for p in folder.glob("*/corpus.jsonl"))
+    folders = (
+        [folder] if (folder / "corpus.jsonl").exists() else sorted(p.parent for p in folder.glob("*/corpus.jsonl"))
+    )
     if not folders:
         msg = f"no corpus.jsonl in {folder} or a folder below it"
         raise SystemExit(msg)
@@ -58,7 +60,9 @@ def _read(folder: Path) -> DataSet:
         if int(score) > 0:
             gold[query].add(document)
     records = [json.loads(line) for line in (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
-    return DataSet(folder.name, passages, [Query(r["text"], frozenset(gold[r["_id"]])) for r in records if r["_id"] in gold])
+    return DataSet(
+        folder.name, passages, [Query(r["text"], frozenset(gold[r["_id"]])) for r in records if r["_id"] in gold]
+    )
 
 
 def without_titles(data: DataSet) -> DataSet:

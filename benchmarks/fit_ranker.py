@@ -13,9 +13,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from beir import DataSet, in_chunks, perfect, read_sets, recall, without_titles
 from scipy.optimize import minimize
 
+from beir import DataSet, in_chunks, perfect, read_sets, recall, without_titles
 from hybridmem_plugins import HybridMemory
 from hybridmem_plugins.hybrid_memory import _EmbeddedTiers
 from hybridmem_plugins.retrieval.engine import all_features

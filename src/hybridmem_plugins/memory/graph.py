@@ -24,6 +24,7 @@ Mask = NDArray[np.bool_]
 MAX_MENTIONS_BACKWARD = 50
 MAX_MENTIONS_SHARED = 20
 MAX_DEFINERS = 25
+_LIMITS: dict[StepKind, int] = {"shared": MAX_MENTIONS_SHARED, "backward": MAX_MENTIONS_BACKWARD}
 # Percent of equal characters (rapidfuzz's normalised indel similarity) that make two spellings one name.
 _SAME_SPELLING = 86.0
 
@@ -43,25 +44,42 @@ class NameInfo:
     mentions: int
 
 
-class Step(NamedTuple):
-    """One move from a passage to another over a name.
+class Link(NamedTuple):
+    """A name by which one passage leads to others.
 
     Attributes:
-        source: Row the step starts from.
-        target: Row it leads to.
-        kind: `forward` from a mention to a passage that defines the name, `backward` from a definition to a mention,
-            `shared` between two passages that mention the same rare name.
-        name: The name that joins them.
-        meanings: Number of different titles that define the name.
-        mentions: Number of passages that mention it.
+        kind: `forward` from a mention to the passages that define the name, `backward` from a definition to the
+            passages that mention it, `shared` between passages that mention the same rare name.
+        name: The name.
+        meanings: Number of different titles that define it.
+        mentions: Number of passages that mention it, counted up to one more than `MAX_MENTIONS_BACKWARD`.
     """
 
-    source: int
-    target: int
     kind: StepKind
     name: str
     meanings: int
     mentions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Moves from passages to others, as columns.
+
+    Attributes:
+        source: Rows that the steps start from, shape `(n,)`.
+        target: Rows that they lead to, shape `(n,)`.
+        link: Index into `links` of what joins the two, shape `(n,)`; each source has links of its own.
+        links: The links.
+    """
+
+    source: NDArray[np.int64]
+    target: NDArray[np.int64]
+    link: NDArray[np.int64]
+    links: list[Link]
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self.target)
 
 
 class KnowledgeGraph:
@@ -81,8 +99,9 @@ class KnowledgeGraph:
     >>> passages = [Passage(id="a", title="Ada", text="Ada knew Bob."), Passage(id="b", title="Bob", text="A man.")]
     >>> graph = KnowledgeGraph()
     >>> graph.add([1, 2], passages, BuiltinExtractor().extract(passages), [words(p.text) for p in passages])
-    >>> [(step.target, step.name) for step in graph.neighbourhood([1])]
-    [(2, 'bob')]
+    >>> steps = graph.neighbourhood([1])
+    >>> steps.target.tolist(), steps.links[0].name
+    ([2], 'bob')
     """
 
     def __init__(self, find_phrase: Callable[[Sequence[str]], Iterable[int]] | None = None) -> None:
@@ -189,7 +208,8 @@ class KnowledgeGraph:
         """Return the defined name that a misspelt one most likely stands for, None where none is close.
 
         >>> graph = KnowledgeGraph()
-        >>> graph.add([1], [Passage(id="a", title="Lothair II", text="A king.")], [Extraction(defines=("lothair ii",))], [[]])
+        >>> king = Passage(id="a", title="Lothair II", text="A king.")
+        >>> graph.add([1], [king], [Extraction(defines=("lothair ii",))], [[]])
         >>> graph.similar("lothar ii")
         'lothair ii'
         """
@@ -198,21 +218,6 @@ class KnowledgeGraph:
             if self._info(match, allowed).definers:
                 return str(match)
         return None
-
-    def mentioned(self, rows: Sequence[int], names: Sequence[str]) -> Mask:
-        """Return which passage mentions or defines which name, shape `(rows, names)`."""
-        succ, nodes = self._graph._succ, self._nodes
-        adjacent = [succ[nodes[row]] if row in nodes else () for row in rows]
-        return np.array([[name in edges for name in names] for edges in adjacent], dtype=np.bool_).reshape(
-            len(rows), len(names)
-        )
-
-    def title(self, row: int) -> list[str]:
-        """Return the tokens of what a passage is about: of its title, or of the subject it opens with."""
-        for name, edges in self._graph._succ[self._nodes[row]].items():
-            if "defines" in edges:
-                return str(name).split(" ")
-        return []
 
     def mentions(self, row: int) -> list[str]:
         """Return the names that a passage mentions, in order of appearance."""
@@ -244,7 +249,7 @@ class KnowledgeGraph:
         rows: Sequence[int],
         kinds: Collection[StepKind] = ("forward", "backward", "shared"),
         allowed: Mask | None = None,
-    ) -> list[Step]:
+    ) -> Steps:
         """Return the steps that lead from these passages to others, hubs left out.
 
         Args:
@@ -252,44 +257,40 @@ class KnowledgeGraph:
             kinds: Which steps to take.
             allowed: Mask over rows; None allows all. Passages that it excludes are neither reached nor counted.
         """
-        steps: list[Step] = []
-        pred, definers = self._graph._pred, self._definers
+        walk = _Columns()
         infos: dict[str, NameInfo] = {}
         mentioning: dict[str, list[int]] = {}
-
-        def step(row: int, kind: StepKind, name: str, limit: int) -> None:
-            info = infos.get(name)
-            if info is None:
-                info = infos[name] = self._info(name, allowed)
-            if kind == "forward":
-                targets: Sequence[int] = info.definers
-            elif info.mentions > limit:
-                return
-            else:
-                targets = mentioning.get(name, [])
-                if not targets:
-                    targets = mentioning[name] = self._mentioning(name, allowed)
-            for target in targets:
-                if target != row:
-                    steps.append(Step(row, target, kind, name, info.meanings, info.mentions))
-
         for row in rows:
             node = self._nodes.get(row)
             if node is None:
                 continue
-            names = self._graph._succ[node]
-            mentioned = [name for name, edges in names.items() if "mentions" in edges]
-            if "forward" in kinds:
-                for name in _maximal([name for name in mentioned if name in definers]):
-                    step(row, "forward", name, 0)
-            if "shared" in kinds:
-                for name in mentioned:
-                    if 1 < len(pred[name]) <= MAX_MENTIONS_SHARED + MAX_DEFINERS:
-                        step(row, "shared", name, MAX_MENTIONS_SHARED)
-            if "backward" in kinds:
-                for name in [name for name, edges in names.items() if "defines" in edges]:
-                    step(row, "backward", name, MAX_MENTIONS_BACKWARD)
-        return steps
+            for kind, name in self._ways(node, kinds):
+                info = infos.get(name)
+                if info is None:
+                    info = infos[name] = self._info(name, allowed)
+                if kind == "forward":
+                    walk.add(row, info.definers, Link(kind, name, info.meanings, info.mentions))
+                elif info.mentions <= _LIMITS[kind]:
+                    if name not in mentioning:
+                        mentioning[name] = self._mentioning(name, allowed)
+                    walk.add(row, mentioning[name], Link(kind, name, info.meanings, info.mentions))
+        return walk.steps()
+
+    def _ways(self, node: str, kinds: Collection[StepKind]) -> Iterator[tuple[StepKind, str]]:
+        """Yield the names over which a passage leads on."""
+        pred, names = self._graph._pred, self._graph._succ[node]
+        mentioned = [name for name, edges in names.items() if "mentions" in edges]
+        if "forward" in kinds:
+            for name in _maximal([name for name in mentioned if name in self._definers]):
+                yield "forward", name
+        if "shared" in kinds:
+            for name in mentioned:
+                if 1 < len(pred[name]) <= MAX_MENTIONS_SHARED + MAX_DEFINERS:
+                    yield "shared", name
+        if "backward" in kinds:
+            for name, edges in names.items():
+                if "defines" in edges:
+                    yield "backward", name
 
     def _info(self, name: str, allowed: Mask | None) -> NameInfo:
         nodes = self._graph._node
@@ -335,8 +336,9 @@ class KnowledgeGraph:
             del self._definers[name]
             del self._spellings[_spelling(name)][name]
             # What was found only because this was a title is a name no longer.
-            found = [n for n, edges in self._graph._pred[name].items() if edges.get("mentions", {}).get("kind") == "title"]
-            self._graph.remove_edges_from([(n, name, "mentions") for n in found])
+            mentions = {node: edges.get("mentions", {}) for node, edges in self._graph._pred[name].items()}
+            found = [node for node, data in mentions.items() if data.get("kind") == "title"]
+            self._graph.remove_edges_from([(node, name, "mentions") for node in found])
 
     def _mention(self, row: int, extraction: Extraction, words: list[str]) -> None:
         node = self._nodes[row]
@@ -385,8 +387,8 @@ class KnowledgeGraph:
         self._graph.edges[subject, object_, relation]["passages"].add(row)
         if not self._graph.has_edge(node, subject):
             self._graph.add_edge(node, subject, "mentions", kind="entity")
-        edges = self._graph._succ[node][subject]
-        edges.setdefault("mentions", {"kind": "entity"}).setdefault("relations", []).append((subject, relation, object_))
+        mention = self._graph._succ[node][subject].setdefault("mentions", {"kind": "entity"})
+        mention.setdefault("relations", []).append((subject, relation, object_))
 
     def _withdraw(self, row: int, subject: str, relation: str, object_: str) -> None:
         if self._graph.has_edge(subject, object_, relation):
@@ -412,6 +414,30 @@ def _trivial(word: str) -> bool:
 def _spelling(name: str) -> tuple[str, int]:
     """Return the drawer in which likely misspellings of a name lie: few letters go wrong first."""
     return name[:1], name.count(" ")
+
+
+class _Columns:
+    """Collects steps column by column."""
+
+    def __init__(self) -> None:
+        self._source: list[int] = []
+        self._target: list[int] = []
+        self._link: list[int] = []
+        self._links: list[Link] = []
+
+    def add(self, row: int, targets: Sequence[int], link: Link) -> None:
+        """Add the steps of one link, none that leads back to where it starts."""
+        others = [target for target in targets if target != row]
+        if others:
+            self._source += [row] * len(others)
+            self._link += [len(self._links)] * len(others)
+            self._target += others
+            self._links.append(link)
+
+    def steps(self) -> Steps:
+        """Return what was collected."""
+        columns = (np.array(column, dtype=np.int64) for column in (self._source, self._target, self._link))
+        return Steps(*columns, self._links)
 
 
 def _maximal(names: list[str]) -> list[str]:

@@ -109,7 +109,7 @@ def all_features(evidence: Evidence, walked: Walked, strength: Floats) -> Floats
     """Return the features of every passage of a walk, shape `(rows, len(FEATURES))`."""
     if not walked.rows:
         return np.zeros((0, len(FEATURES)), dtype=np.float32)
-    top = int(np.lexsort((evidence.pool, -strength))[0])
+    top = int(np.lexsort((np.array(evidence.pool), -strength))[0])
     beyond = evidence.beyond(walked.rows, walked.covered, walked.rows[top], walked.covered[top])
     return np.hstack([walked.base, beyond, walked.features])
 
@@ -136,7 +136,5 @@ def _rank(walked: Walked, features: Floats, ranker: Ranker, k: int, *, graph_fir
     gained = features[:, _WALK_START:] @ ranker.weights[_WALK_START:]
     reached = np.array([row in walked.arrivals for row in walked.rows], dtype=np.bool_)
     last = ~reached if graph_first else np.zeros(len(scores), dtype=np.bool_)
-    order = np.lexsort((walked.rows, -scores, last))[:k]
-    return [
-        Found(walked.rows[i], float(scores[i]), float(gained[i]) if reached[i] else None) for i in order.tolist()
-    ]
+    order = np.lexsort((np.array(walked.rows), -scores, last))[:k]
+    return [Found(walked.rows[i], float(scores[i]), float(gained[i]) if reached[i] else None) for i in order.tolist()]
