@@ -25,6 +25,7 @@ MAX_MENTIONS_BACKWARD = 50
 MAX_MENTIONS_SHARED = 20
 MAX_DEFINERS = 25
 _LIMITS: dict[StepKind, int] = {"shared": MAX_MENTIONS_SHARED, "backward": MAX_MENTIONS_BACKWARD}
+ALL_KINDS: tuple[StepKind, ...] = ("forward", "backward", "shared")
 # Percent of equal characters (rapidfuzz's normalised indel similarity) that make two spellings one name.
 _SAME_SPELLING = 86.0
 
@@ -247,7 +248,7 @@ class KnowledgeGraph:
     def neighbourhood(
         self,
         rows: Sequence[int],
-        kinds: Collection[StepKind] = ("forward", "backward", "shared"),
+        kinds: Collection[StepKind] = ALL_KINDS,
         allowed: Mask | None = None,
     ) -> Steps:
         """Return the steps that lead from these passages to others, hubs left out.
@@ -436,8 +437,8 @@ class _Columns:
 
     def steps(self) -> Steps:
         """Return what was collected."""
-        columns = (np.array(column, dtype=np.int64) for column in (self._source, self._target, self._link))
-        return Steps(*columns, self._links)
+        source, target, link = (np.array(c, dtype=np.int64) for c in (self._source, self._target, self._link))
+        return Steps(source, target, link, self._links)
 
 
 def _maximal(names: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from numpy.typing import ArrayLike
 
-from hybridmem_plugins.memory.graph import NameInfo, StepKind, Steps
+from hybridmem_plugins.memory.graph import ALL_KINDS, NameInfo, StepKind, Steps
 from hybridmem_plugins.memory.lexical import Floats
 from hybridmem_plugins.memory.rows import Mask, Rows
 
@@ -64,7 +64,7 @@ class RelationalTier(Protocol):
         ...
 
     def neighbourhood(
-        self, rows: Sequence[int], kinds: Collection[StepKind] = ..., allowed: Mask | None = None
+        self, rows: Sequence[int], kinds: Collection[StepKind] = ALL_KINDS, allowed: Mask | None = None
     ) -> Steps:
         """Return the steps that lead from many passages to others."""
         ...

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.memory.graph import Link, Steps
+from hybridmem_plugins.memory.graph import ALL_KINDS, Link, StepKind, Steps
 from hybridmem_plugins.memory.rows import Mask
 from hybridmem_plugins.retrieval.features import BASE_FEATURES, Evidence, Floats
 from hybridmem_plugins.retrieval.tiers import RelationalTier
 
 # For each kind of step: how strong the best one is, that times what the target covers of the question beyond the
 # source, and that times how much the target is like what is asked about the names.
-WALK_FEATURES = tuple(f"{kind}{what}" for kind in ("forward", "backward", "shared") for what in ("", "_new", "_rest"))
+WALK_FEATURES = tuple(f"{kind}{what}" for kind in ALL_KINDS for what in ("", "_new", "_rest"))
 _COLUMN = {"forward": 0, "backward": 3, "shared": 6}
 _SIMILARITY, _REST = BASE_FEATURES.index("similarity"), BASE_FEATURES.index("similarity_rest")
 
@@ -22,6 +22,7 @@ SEEDS = 8
 # Passages found at the first hop from which the walk goes on, and what a hop costs.
 SECOND_HOP_SEEDS = 5
 HOP_DECAY = 0.5
+_ONWARD: tuple[StepKind, ...] = ("forward",)
 # Targets of one name that are followed, those most like the question first.
 MAX_TARGETS = 5
 # Passages that each hop may add, the most strongly linked first.
@@ -81,7 +82,7 @@ def walk(
     walker.follow(graph.neighbourhood(list(start), allowed=allowed), start, hops=1)
     onward = walker.strongest(SECOND_HOP_SEEDS, start)
     if onward:
-        walker.follow(graph.neighbourhood(list(onward), ("forward",), allowed), onward, hops=2)
+        walker.follow(graph.neighbourhood(list(onward), _ONWARD, allowed), onward, hops=2)
     return walker.result()
 
 
@@ -169,4 +170,5 @@ def _damping(links: list[Link]) -> NDArray[np.float64]:
     meanings = np.array([max(1, link.meanings) for link in links], dtype=np.float64)
     kinds = np.array([_COLUMN[link.kind] for link in links])
     forward = 1 / (1 + np.log1p(mentions) / 4) / np.sqrt(meanings)
-    return np.where(kinds == _COLUMN["forward"], forward, 1 / np.sqrt(mentions))
+    others = mentions ** np.where(kinds == _COLUMN["backward"], -1.0, -0.5)
+    return np.where(kinds == _COLUMN["forward"], forward, others)
