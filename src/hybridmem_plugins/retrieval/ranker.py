@@ -15,6 +15,8 @@ from hybridmem_plugins.retrieval.walk import WALK_FEATURES
 
 FEATURES = BASE_FEATURES + BEYOND_FEATURES + WALK_FEATURES
 
+_LINK_CASED = BASE_FEATURES.index("link_cased")
+
 
 @dataclass(frozen=True, slots=True)
 class Ranker:
@@ -35,11 +37,15 @@ class Ranker:
     weights: NDArray[np.float32]
 
     def seed_strength(self, base: Floats) -> Floats:
-        """Return how likely each passage answers, relative to the likeliest, in (0, 1]."""
+        """Return how much the walk trusts each passage, in (0, 1].
+
+        That is how likely it answers, relative to the likeliest; and where the question says its title, at least how
+        clearly it does: of two things compared, the less like the question is as good a seed as the other.
+        """
         if not len(base):
             return np.zeros(0, dtype=np.float32)
         likelihood = np.sqrt(self.seed_likelihood(base))
-        strength: Floats = likelihood / likelihood.max()
+        strength: Floats = np.maximum(likelihood / likelihood.max(), base[:, _LINK_CASED])
         return strength
 
     def seed_likelihood(self, base: Floats) -> Floats:
