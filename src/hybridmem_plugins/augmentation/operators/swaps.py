@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from hybridmem_plugins.augmentation.answers import contains_answer
-from hybridmem_plugins.augmentation.edits import Change
+from hybridmem_plugins.augmentation.edits import Change, apply_changes
 
 _NUMBER = re.compile(r"(?<![\w.,])\d[\d,]*(?:\.\d+)?(?![\w,]*\d)")
 _YEAR = re.compile(r"(?<!\d)(?:1[5-9]|20)\d\d(?!\d)")
@@ -70,7 +70,9 @@ def answer_swap(
     changes = [
         Change(*found.span(), planted) for found in re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", text, re.IGNORECASE)
     ]
-    return (changes, planted) if changes else ([], "")
+    if not changes or contains_answer(apply_changes(text, changes), answers):
+        return [], ""
+    return changes, planted
 
 
 def entity_swaps(text: str, entity: str, rng: random.Random) -> tuple[list[Change], str]:
