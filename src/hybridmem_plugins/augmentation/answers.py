@@ -41,21 +41,15 @@ def contains_answer(text: str, answers: Iterable[str]) -> bool:
     >>> contains_answer("the category", ["cat"])
     False
     """
-    folded = padded = None
+    folded = _folded(text)
     for answer in answers:
-        wanted, tokens = _wanted(answer)
+        wanted, rarest = _wanted(answer)
         if not wanted:
             if answer.strip() and answer.strip() in text:
                 return True
-            continue
-        if folded is None:
-            folded = _folded(text)
-        # Looking for the letters first spares most texts from being cut into tokens.
-        if all(token in folded for token in tokens):
-            if padded is None:
-                padded = f" {' '.join(_tokens(folded))} "
-            if f" {wanted} " in padded:
-                return True
+        # Looking for the longest token's letters first spares most texts from being cut into tokens.
+        elif rarest in folded and f" {wanted} " in _padded(folded):
+            return True
     return False
 
 
@@ -81,12 +75,14 @@ def whole_words(answer: str, text: str) -> str | None:
     return grown if contains_answer(text, [grown]) else text[start:end]
 
 
-@lru_cache(maxsize=65536)
-def _wanted(answer: str) -> tuple[str, tuple[str, ...]]:
+@lru_cache(maxsize=16384)
+def _wanted(answer: str) -> tuple[str, str]:
     tokens = _tokens(_folded(answer))
-    return " ".join(tokens), tuple(sorted(set(tokens), key=lambda token: (-len(token), token)))
+    return " ".join(tokens), max(tokens, key=len, default="")
 
 
+# The same chunks are asked about again and again.
+@lru_cache(maxsize=16384)
 def _folded(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
@@ -95,6 +91,11 @@ def _folded(text: str) -> str:
     if "," in text:
         text = _DIGIT_COMMA.sub("", text)
     return text.casefold()
+
+
+@lru_cache(maxsize=1024)
+def _padded(folded: str) -> str:
+    return f" {' '.join(_tokens(folded))} "
 
 
 def _tokens(folded: str) -> list[str]:

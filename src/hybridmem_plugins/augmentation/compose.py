@@ -44,12 +44,12 @@ def compose(example: Example, recipe: Recipe, store: ChunkStore, seed: int, row_
     Returns:
         The noisy context. Where every attempt would have been labelled wrongly, the clean one.
     """
-    plan_rng = random_for(seed, row_id, "plan")
-    plan = recipe.context(plan_rng, len(example.gold))
-    for attempt in range(ATTEMPTS):
-        draft = _attempt(example, plan, recipe, store, random_for(seed, row_id, attempt))
+    rng = random_for(seed, row_id, "row")
+    plan = recipe.context(rng, len(example.gold))
+    for _ in range(ATTEMPTS):
+        draft = _attempt(example, plan, recipe, store, rng)
         supported = supported_answer(draft, example)
-        if consistent(draft, example, supported):
+        if consistent(draft, example, supported, store.holds):
             return Composed(draft, plan.kind, supported)
     return Composed(_fresh(example), "clean", example.answers[0])
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridmem_plugins.augmentation.compose import compose
-from hybridmem_plugins.augmentation.datasheet import Datasheet
+from hybridmem_plugins.augmentation.datasheet import Datasheet, hash_passages
 from hybridmem_plugins.augmentation.decontamination import Evaluations
-from hybridmem_plugins.augmentation.edits import random_for
 from hybridmem_plugins.augmentation.examples import Example, check_chunks, read_beir, read_example
 from hybridmem_plugins.augmentation.labels import label, target
 from hybridmem_plugins.augmentation.pools import ChunkStore
@@ -60,14 +61,15 @@ class NoisyDataset:
         self._examples = examples if examples is not None else _ClozeExamples(passages)
         self._evaluations = Evaluations(decontaminate)
         self._licences = dict(licences)
-        self.datasheet = self._new_datasheet()
-        self._checked: list[Example | None] | None = None
+        self._chunks_sha256 = hash_passages(passages)
+        self.datasheet = self.new_datasheet()
+        self._checked: list[Example | str] | None = None
         if isinstance(self._examples, Sequence):
-            self._checked = list(self._read(self._examples, self._new_datasheet()))
+            self._checked = list(self._read(self._examples))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Make the rows from the first on."""
-        self.datasheet = self._new_datasheet()
+        self.datasheet = self.new_datasheet()
         for _, rows in self.batches():
             yield from rows
 
@@ -77,9 +79,13 @@ class NoisyDataset:
         Yields:
             How many examples are done, and the rows of the last one (none where it was left out).
         """
-        read = self._read(self._examples, self.datasheet, start) if self._checked is None else self._recall(start)
+        read = self._read(self._examples, start) if self._checked is None else self._checked[start:]
         for number, example in enumerate(read, start + 1):
-            yield number, [] if example is None else self._rows(example)
+            if isinstance(example, str):
+                self.datasheet.left_out(example)
+                yield number, []
+            else:
+                yield number, self._rows(example)
 
     def __len__(self) -> int:
         """Count the rows; only where the examples came as a list.
@@ -90,7 +96,7 @@ class NoisyDataset:
         if self._checked is None:
             msg = "The examples are a stream, so the number of rows is known only after a pass (datasheet)."
             raise TypeError(msg)
-        return self._copies * sum(example is not None for example in self._checked)
+        return self._copies * sum(isinstance(example, Example) for example in self._checked)
 
     def lookup(self, passage_id: str) -> Passage:
         """Give a chunk by id, for `edits.replay`."""
@@ -99,9 +105,15 @@ class NoisyDataset:
     @property
     def fingerprint(self) -> str:
         """Tell runs apart that would make other rows: settings and chunks."""
-        return self._new_datasheet().fingerprint
+        return self.new_datasheet().fingerprint
 
-    def _new_datasheet(self) -> Datasheet:
+    @property
+    def example_count(self) -> int | None:
+        """How many examples there are, left-out ones included; None where they are a stream."""
+        return None if self._checked is None else len(self._checked)
+
+    def new_datasheet(self) -> Datasheet:
+        """Begin a datasheet for a pass."""
         augmenter = self.augmenter
         settings = {
             "seed": augmenter.seed,
@@ -110,27 +122,21 @@ class NoisyDataset:
             "validation": self._validation,
             **augmenter.settings(),
         }
-        return Datasheet.start(settings, self.store.passages, self._licences, self._evaluations.names)
+        digest, names = self._chunks_sha256, list(self._evaluations.names)
+        return Datasheet(settings, digest, dict(self._licences), names, chunks=len(self.store.passages))
 
-    def _recall(self, start: int) -> Iterator[Example | None]:
-        yield from (self._checked or [])[start:]
-
-    def _read(self, examples: Iterable[Any], sheet: Datasheet, start: int = 0) -> Iterator[Example | None]:
-        for number, item in enumerate(examples):
-            if number < start:
-                continue
+    def _read(self, examples: Iterable[Any], start: int = 0) -> Iterator[Example | str]:
+        """Read examples; one that is left out comes as the reason."""
+        for number, item in enumerate(islice(examples, start, None), start):
             try:
                 example = read_example(item, number, self.store.find, self._title_key)
             except ValueError:
                 if self._on_bad_row == "raise":
                     raise
-                sheet.left_out("bad row")
-                yield None
+                yield "bad row"
                 continue
-            reason = self._evaluations.shared_with(example)
-            if reason:
-                sheet.left_out(f"contaminated: {reason}")
-            yield None if reason else example
+            shared = self._evaluations.shared_with(example)
+            yield f"contaminated: {shared}" if shared else example
 
     def _rows(self, example: Example) -> list[dict[str, Any]]:
         names = [example.id if not copy else f"{example.id}#{copy}" for copy in range(self._copies)]
@@ -143,7 +149,7 @@ class NoisyDataset:
         seed = self.augmenter.seed
         draft, kind, supported = compose(example, self.recipe, self.store, seed, row_id)
         templates = self.augmenter.templates
-        template = templates[random_for(seed, row_id, "template").randrange(len(templates))]
+        template = templates[int(_place(row_id, seed) * len(templates))]
         messages = template.messages(example.question, draft.passages)
         completion = target(draft, example, supported)
         return {
@@ -168,9 +174,8 @@ class NoisyDataset:
 
     def _split(self, example: Example) -> str:
         """Put all rows whose gold is of one document into one split."""
-        documents = (passage.title or passage.id for passage in example.gold)
-        held_out = any(random_for(0, "split", document).random() < self._validation for document in documents)
-        return "validation" if held_out else "train"
+        documents = (passage.title or str(passage.id) for passage in example.gold)
+        return "validation" if any(_place(document) < self._validation for document in documents) else "train"
 
     def export(self, path: str | Path, form: str = "prompt_completion", **options: Any) -> Datasheet:
         """Write the data set to a file; see `exports.export`."""
@@ -183,6 +188,11 @@ class NoisyDataset:
         from hybridmem_plugins.augmentation.exports import to_datasets
 
         return to_datasets(self, split)
+
+
+def _place(name: str, seed: int = 0) -> float:
+    """Give a name its place in [0, 1), the same in any process."""
+    return zlib.crc32(f"{seed}\x1f{name}".encode("utf-8", "replace")) / 2**32
 
 
 def _plain(passage: Passage) -> dict[str, Any]:

@@ -15,6 +15,14 @@ FORMAT = 1
 _BANDS = ((0.1, "up to 0.1"), (0.3, "0.1 to 0.3"), (0.6, "0.3 to 0.6"), (1.0, "0.6 to 1"))
 
 
+def hash_passages(passages: Sequence[Passage]) -> str:
+    """Hash ids and texts of passages in their order (SHA-256, hex)."""
+    digest = hashlib.sha256()
+    for passage in passages:
+        digest.update(f"{passage.id}\x1f{passage.text}\x1e".encode("utf-8", "replace"))
+    return digest.hexdigest()
+
+
 @dataclass(slots=True)
 class Datasheet:
     """Counts over rows.
@@ -42,20 +50,6 @@ class Datasheet:
     operators: dict[str, dict[str, int]] = field(default_factory=dict)
     severities: dict[str, dict[str, int]] = field(default_factory=dict)
     format: int = FORMAT
-
-    @classmethod
-    def start(
-        cls,
-        settings: dict[str, Any],
-        chunks: Sequence[Passage],
-        licences: Mapping[str, str],
-        kept_apart_from: Sequence[str],
-    ) -> Datasheet:
-        """Begin a datasheet with nothing counted."""
-        digest = hashlib.sha256()
-        for chunk in chunks:
-            digest.update(f"{chunk.id}\x1f{chunk.text}\x1e".encode("utf-8", "replace"))
-        return cls(settings, digest.hexdigest(), dict(licences), list(kept_apart_from), chunks=len(chunks))
 
     @property
     def fingerprint(self) -> str:

@@ -10,7 +10,8 @@ from hybridmem_plugins.augmentation.edits import Draft, replay
 from hybridmem_plugins.augmentation.examples import Example
 from hybridmem_plugins.augmentation.operators.adversarial import PAYLOADS
 from hybridmem_plugins.augmentation.operators.context import GOLD_ROLES
-from hybridmem_plugins.augmentation.templates import ABSTENTION, SHOWN_METADATA
+from hybridmem_plugins.augmentation.recipe import FILLS
+from hybridmem_plugins.augmentation.templates import ABSTENTION, said_about
 from hybridmem_plugins.passage import Passage
 
 FALSE_ROLES = frozenset({"contradiction", "outdated_version"})
@@ -39,38 +40,37 @@ def _steps_remain(golds: Sequence[Passage], example: Example) -> bool:
     if len(example.gold) == 1:
         return True
     spans = [span for spans in example.spans for span in spans]
-    steps = [step for step in example.gold if not contains_answer(step.text, spans)]
-    words = {word for passage in golds for word in normalise_answer(passage.text).split()}
-    return all(
-        sum(word in words for word in wanted) > len(wanted) / 2
-        for wanted in (normalise_answer(step.text).split() for step in steps)
-    )
+    remaining = {word for passage in golds for word in normalise_answer(passage.text).split()}
+    words = [set(normalise_answer(passage.text).split()) for passage in example.gold]
+    for number, step in enumerate(example.gold):
+        if contains_answer(step.text, spans):
+            continue
+        # What this step alone says, as words that it shares with the others prove nothing.
+        own = words[number].difference(*(words[other] for other in range(len(words)) if other != number))
+        if 2 * len(own & remaining) <= len(own):
+            return False
+    return True
 
 
-def consistent(draft: Draft, example: Example, answer: str | None) -> bool:
+def consistent(draft: Draft, example: Example, answer: str | None, untouched: Callable[[Passage], bool]) -> bool:
     """Tell whether the context can be labelled: the answer is where it may be, or nowhere at all.
 
     It must not be in a wrong passage, nor left over in a title or shown metadata alone; and a false version may be
-    there only beside the true one.
+    there only beside the true one. Chunks that are `untouched` were checked when they were drawn.
     """
     spans = [span for spans in example.spans for span in spans]
     supported = answer is not None
     if draft.planted and not (supported and planted_index(draft) is not None):
         return False
     for passage, role in zip(draft.passages, draft.roles, strict=True):
-        if role in GOLD_ROLES and supported:
+        if (supported and role in GOLD_ROLES) or (role in FILLS and untouched(passage)):
             continue
         if contains_answer(passage.text, spans):
             if role not in GOLD_ROLES or len(example.gold) == 1:
                 return False
-        elif role not in FALSE_ROLES and contains_answer(_said_about(passage), spans):
+        elif role not in FALSE_ROLES and contains_answer(said_about(passage), spans):
             return False
     return True
-
-
-def _said_about(passage: Passage) -> str:
-    shown = [str(passage.metadata[key]) for key in SHOWN_METADATA if passage.metadata.get(key) is not None]
-    return "\n".join([passage.title or "", *shown])
 
 
 def planted_index(draft: Draft) -> int | None:

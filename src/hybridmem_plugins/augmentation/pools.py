@@ -6,10 +6,12 @@ import heapq
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Protocol
 
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
 from hybridmem_plugins.augmentation.examples import Example, as_passage
+from hybridmem_plugins.augmentation.templates import said_about
 from hybridmem_plugins.passage import Passage
 
 HARD_RANKS, LOW_RANKS = 20, 100
@@ -93,6 +95,11 @@ class ChunkStore:
             raise KeyError(passage_id)
         return found
 
+    def holds(self, passage: Passage) -> bool:
+        """Tell whether this very object is one of the chunks, so untouched."""
+        number = self._by_id.get(str(passage.id))
+        return number is not None and self.passages[number] is passage
+
     def remember(self, passage: Passage) -> Passage:
         """Keep a passage that the retriever returned but the chunks lack, so that logs can name it."""
         return (
@@ -129,9 +136,7 @@ class Pools:
         """Tell whether a passage is wrong for the question: neither gold nor holding (a part of) the answer."""
         if passage.id in self._gold_ids or passage.text in self._gold_texts:
             return False
-        if passage.title and contains_answer(passage.title, self._spans):
-            return False
-        return not contains_answer(passage.text, self._spans)
+        return not (contains_answer(said_about(passage), self._spans) or contains_answer(passage.text, self._spans))
 
     def pool(self, operator: str, rng: random.Random) -> Iterator[Passage]:
         """Yield candidates of a pool, best first or in random order."""
@@ -146,13 +151,14 @@ class Pools:
         if operator == "hard_negatives":
             return ranked[:HARD_RANKS]
         titles = {passage.title for passage in self._example.gold if passage.title}
-        siblings = [passage for passage in ranked if passage.title in titles]
-        return [*siblings, *_drawn(ranked[:HARD_RANKS], rng)]
+        siblings = [passage for passage in ranked if passage.title in titles] if titles else []
+        return chain(siblings, _drawn(ranked[:HARD_RANKS], rng))
 
 
 def _drawn(passages: Sequence[Passage], rng: random.Random) -> Iterator[Passage]:
-    """Yield in random order: a few draws first, all of them only where those are not enough."""
-    if len(passages) > 200:
-        for _ in range(100):
-            yield passages[int(rng.random() * len(passages))]
-    yield from rng.sample(passages, len(passages))
+    """Yield in random order, drawing no more than is asked for (a sparse Fisher-Yates shuffle)."""
+    moved: dict[int, int] = {}
+    for last in range(len(passages) - 1, -1, -1):
+        at = int(rng.random() * (last + 1))
+        yield passages[moved.get(at, at)]
+        moved[at] = moved.get(last, last)

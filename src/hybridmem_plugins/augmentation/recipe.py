@@ -107,6 +107,8 @@ class FixedRecipe:
         self.severity = severity
         self.size = size
         self._check()
+        given = severity if isinstance(severity, Mapping) else dict.fromkeys(OPERATORS, severity)
+        self._fixed_severity = {name: float(value) for name, value in given.items() if value is not None}
         weights = {name: self.rates.get(name, 0.0) for name in FILLS}
         if not any(weights.values()):
             weights = {name: DEFAULT_RATES[name] for name in FILLS}
@@ -146,16 +148,12 @@ class FixedRecipe:
         return self._drawn(self._on_passage, rng)
 
     def _drawn(self, on: list[tuple[str, float]], rng: random.Random) -> list[tuple[str, float]]:
-        draw = rng.random
-        return [(name, self._severity(name, rng)) for name, rate in on if draw() < rate]
-
-    def _severity(self, name: str, rng: random.Random) -> float:
-        if isinstance(self.severity, Mapping):
-            if name in self.severity:
-                return float(self.severity[name])
-        elif self.severity is not None:
-            return float(self.severity)
-        return min(1.0, OPERATORS[name].typical * rng.uniform(0.5, 1.5))
+        draw, fixed = rng.random, self._fixed_severity
+        return [
+            (name, fixed[name] if name in fixed else min(1.0, OPERATORS[name].typical * (0.5 + draw())))
+            for name, rate in on
+            if draw() < rate
+        ]
 
 
 _STAGES = {level: stage for stage, level in enumerate(("format", "chunk", "characters", "adversarial", "metadata"))}

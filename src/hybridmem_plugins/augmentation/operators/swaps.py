@@ -31,10 +31,9 @@ def substitute(value: str, rng: random.Random, earlier: bool = False) -> str | N
     True
     """
     replaced = _NUMBER.sub(lambda found: _other_number(found[0], rng, earlier), value)
-    for month in _MONTHS:
-        replaced = re.sub(rf"\b{month}\b", rng.choice([m for m in _MONTHS if m != month]), replaced, count=1)
-        if replaced != value:
-            break
+    month = next((month for month in _MONTHS if month in value.split()), None)
+    if month:
+        replaced = replaced.replace(month, rng.choice([other for other in _MONTHS if other != month]), 1)
     if replaced != value:
         return replaced
     words = value.split()
