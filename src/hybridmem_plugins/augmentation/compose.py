@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from hybridmem_plugins.augmentation.answers import contains_answer
@@ -12,7 +13,7 @@ from hybridmem_plugins.augmentation.examples import Example
 from hybridmem_plugins.augmentation.labels import consistent, supported_answer
 from hybridmem_plugins.augmentation.operators import OPERATORS
 from hybridmem_plugins.augmentation.operators.context import Sources, arrange, fill
-from hybridmem_plugins.augmentation.pools import ChunkStore, Pools
+from hybridmem_plugins.augmentation.pools import ChunkStore, Pools, relevance
 from hybridmem_plugins.augmentation.recipe import ContextPlan, Recipe
 from hybridmem_plugins.passage import Passage
 
@@ -75,7 +76,10 @@ def _attempt(example: Example, plan: ContextPlan, recipe: Recipe, store: ChunkSt
         if name in _COPIES_OF_GOLD and not joined:
             _run(draft, name, severity, rng, sources)
     first = len(draft.passages)
-    _fill(draft, plan, sources, rng)
+    if plan.relevance is None:
+        _fill(draft, plan, sources, rng)
+    else:
+        _fill_by_relevance(draft, plan.relevance, sources, rng, example.question)
     noise_passages(draft, range(first, len(draft.passages)), recipe, store, rng, example)
     for name, severity in plan.operators:
         if name not in _COPIES_OF_GOLD:
@@ -97,6 +101,26 @@ def _fill(draft: Draft, plan: ContextPlan, sources: Sources, rng: random.Random)
     for name in dict.fromkeys(wanted):
         fill(draft, name, wanted.count(name), sources, rng)
     fill(draft, "random_irrelevant", plan.size - len(draft.passages), sources, rng)
+
+
+def _fill_by_relevance(
+    draft: Draft, wanted: Sequence[str], sources: Sources, rng: random.Random, question: str
+) -> None:
+    """Fill slot after slot with a passage as near to the question as wanted, or the nearest to be had."""
+    pools = {"near": "hard_negatives", "far": "random_irrelevant"}
+    waiting: dict[str, list[Passage]] = {name: [] for name in pools}
+    ranked = [*sources.distractors.pool("hard_negatives", rng), *sources.distractors.pool("low_ranked", rng)]
+    for passage in ranked:
+        waiting[relevance(question, passage)].append(passage)
+    strangers = iter(sources.distractors.pool("random_irrelevant", rng))
+    present = {passage.id for passage in draft.passages}
+    for name in wanted:
+        ready = (passage for passage in chain(waiting[name], strangers) if passage.id not in present)
+        chosen = next(ready, None)
+        if chosen is not None:
+            present.add(chosen.id)
+            end = len(draft.passages)
+            draft.splice(pools[name], end, end, [chosen], [pools[name]])
 
 
 def place(draft: Draft, index: int, rank: int) -> None:

@@ -50,6 +50,25 @@ class WordIndex:
         return [self._passages[number] for number in best]
 
 
+_FUNCTION_WORDS = frozenset(
+    normalise_answer(
+        "of in on at to for and or is are was were be been by with from as it its this that these those "
+        "who what when where which why how did does do has have had"
+    ).split()
+)
+
+
+def relevance(question: str, passage: Passage) -> str:
+    """Judge a wrong passage by words alone: `near` where it shares half of the question's content words, else `far`.
+
+    >>> relevance("Who built the Avon mill?", Passage("The Avon mill stands."))
+    'near'
+    """
+    wanted = {*normalise_answer(question).split()} - _FUNCTION_WORDS
+    said = {*normalise_answer(f"{passage.title or ''} {passage.text}").split()}
+    return "near" if wanted and 2 * len(wanted & said) >= len(wanted) else "far"
+
+
 def as_search(retriever: Any) -> Callable[[str], list[Passage]]:
     """Make a function of a question from a callable, a LangChain or LlamaIndex retriever, or a `HybridMemory`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +46,7 @@ class ContextPlan:
         fills: For each free slot, the pool it is filled from.
         operators: Operators on the list and their severities, in order.
         gold_rank: Where the first gold passage is to stand, counted from 0; None leaves it to `order`.
+        relevance: Instead of `fills`, for each slot without gold whether its passage is to be `near` or `far`.
     """
 
     kind: str
@@ -53,7 +54,7 @@ class ContextPlan:
     fills: tuple[str, ...] = ()
     operators: tuple[tuple[str, float], ...] = ()
     gold_rank: int | None = None
-    accept: tuple[Callable[[Passage], bool], ...] = ()
+    relevance: tuple[str, ...] | None = None
 
 
 class Recipe(Protocol):
