@@ -78,6 +78,10 @@ def _attempt(example: Example, plan: ContextPlan, recipe: Recipe, store: ChunkSt
     first = len(draft.passages)
     if plan.relevance is None:
         _fill(draft, plan, sources, rng)
+    elif store.has_retriever:
+        # The retriever's own ranking has the right mix of near and far in every slot, question by question.
+        for name in ("hard_negatives", "low_ranked", "random_irrelevant"):
+            fill(draft, name, plan.size - len(draft.passages), sources, rng)
     else:
         _fill_by_relevance(draft, plan.relevance, sources, rng, example.question)
     noise_passages(draft, range(first, len(draft.passages)), recipe, store, rng, example)

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from hybridmem_plugins.augmentation.operators import OPERATORS
 from hybridmem_plugins.augmentation.operators.chunks import SENTENCE
-from hybridmem_plugins.augmentation.operators.formats import is_json
+from hybridmem_plugins.augmentation.operators.formats import headable, is_json, looks_like_row
 from hybridmem_plugins.augmentation.operators.markdown import tables
 from hybridmem_plugins.augmentation.operators.metadata import DESCRIBING
 from hybridmem_plugins.passage import Passage
@@ -59,20 +59,7 @@ def _per_sentence(trace: str, flags: int = 0) -> Callable[[str], float]:
 
 def _headings(text: str) -> float:
     found = len(re.findall(r"^ {0,3}#{1,6} ", text, re.MULTILINE)) if "#" in text else 0
-    return found / max(found, sum(1 for _ in SENTENCE.finditer(text))) if found else 0.0
-
-
-_CELL = re.compile(r"\(?[$€£]?\d[\d,.]*%?\)?|[—–-]|n/a")
-
-
-def looks_like_row(line: str) -> bool:
-    """Tell whether a line without pipes reads like the row of a table: short, and its last two words are cells.
-
-    >>> looks_like_row("Revenue 10.5 11.2"), looks_like_row("It was 1843.")
-    (True, False)
-    """
-    words = line[-60:].replace("$ ", "$").split()
-    return len(line) < 200 and "|" not in line and len(words) > 1 and all(map(_CELL.fullmatch, words[-2:]))
+    return found / max(found, len(headable(text)) + found) if found else 0.0
 
 
 def _flattened(text: str) -> float:
@@ -105,13 +92,11 @@ def _starts_inside(text: str) -> float:
     return OPERATORS["truncate_head"].typical if first.islower() or first in ",;:)" else 0.0
 
 
-_CLOSED = (".", "!", "?", "|", "`", "}", "]", ")", '"', "”", "’", "'", ":", "*")
-
-
 def _ends_inside(text: str) -> float:
-    tail = text.rstrip()
-    closed = tail.endswith(_CLOSED) or tail.endswith("…") or looks_like_row(tail.rpartition("\n")[2])
-    return 0.0 if closed else OPERATORS["cut_mid_word"].typical
+    words = text.rstrip().rpartition("\n")[2].split()
+    # A last line of a few words, or one that ends in a figure, is a title or a table's row.
+    inside = len(words) > 5 and words[-1][-1].isalpha()
+    return OPERATORS["cut_mid_word"].typical if inside else 0.0
 
 
 _INVISIBLE = re.compile("[\u200b-\u200d\u00ad]")
@@ -127,6 +112,8 @@ def _repeats(text: str) -> float:
     again = sum(first == second and len(first) > 15 for first, second in pairwise(sentences))
     return _share(again, max(0, len(sentences) - 2 * again))
 
+
+_JSON_KEY = re.compile(r"\w\"\s*:")
 
 DETECTED_TEXT: Mapping[str, Callable[[str], float]] = {
     "nbsp": lambda text: _share(text.count("\u00a0"), text.count(" ")),
@@ -155,7 +142,7 @@ DETECTED_TEXT: Mapping[str, Callable[[str], float]] = {
         r"^\s*(?:page \d+(?: of \d+)?|[-–] \d+ [-–]|©.*|confidential\b.*|www\.\S+\s+\d+)\s*$",
         re.IGNORECASE | re.MULTILINE,
     ),
-    "damaged_json": lambda text: 0.1 if text.lstrip()[:2] in ('{"', "[{") and not is_json(text) else 0.0,
+    "damaged_json": lambda text: 0.1 if len(_JSON_KEY.findall(text)) > 1 and not is_json(text) else 0.0,
     "planted_instruction": _per_sentence(
         r"(?:ignore|disregard|forget) (?:all |the )?(?:previous|other|earlier|question)|\[INST\]|^\s*system:",
         re.IGNORECASE | re.MULTILINE,

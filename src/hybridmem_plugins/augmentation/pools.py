@@ -102,6 +102,11 @@ class ChunkStore:
         self._search = as_search(retriever) if retriever is not None else None
         self._index: WordIndex | None = None
 
+    @property
+    def has_retriever(self) -> bool:
+        """Tell whether hard negatives come from the user's own retriever."""
+        return self._search is not None
+
     def find(self, key: str) -> Passage | None:
         """Give the chunk with this id, else with this text."""
         number = self._by_id.get(key, self._by_text.get(key))

@@ -34,7 +34,8 @@ class NoiseProfile:
         passages: Number of passages seen.
         features: Feature to bin to count. `results` (how many came back), `gold_rank` (band, or `absent`),
             `relevance@<rank band>` (gold, near, far) and `operator:<name>` (none, light, medium, heavy).
-        together: Which operators were seen in one passage (names joined by "+", "" for none), to count.
+        together: Which operators were seen in one passage and how severe ("nbsp:light+heading_spam:medium"; "" for
+            none), to count.
         severities: Operator to band to mean severity.
     """
 
@@ -103,8 +104,15 @@ class NoiseProfile:
         """
         known = [name for name in {**self.features, **other.features} if self.shares(name) and other.shares(name)]
         distances = {name: _variation(self.shares(name), other.shares(name)) for name in known}
-        distances["together"] = _variation(_normed(self.together), _normed(other.together))
+        distances["together"] = _variation(self._names_together(), other._names_together())
         return distances
+
+    def _names_together(self) -> dict[str, float]:
+        """Give how often which operators were seen in one passage, whatever their severity."""
+        counts: Counter[str] = Counter()
+        for pattern, count in self.together.items():
+            counts["+".join(seen.partition(":")[0] for seen in pattern.split("+"))] += count
+        return {names: count / counts.total() for names, count in counts.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """Give it as plain JSON."""
@@ -171,9 +179,9 @@ def record(
     return [Trace(text, tuple(search(text)), known.get(key, known.get(text))) for key, text in asked]
 
 
-def _normed(counts: Mapping[str, int]) -> dict[str, float]:
-    total = sum(counts.values()) or 1
-    return {name: count / total for name, count in counts.items()}
+def named(found: Mapping[str, float]) -> list[str]:
+    """Name what was detected with its band of severity: "nbsp:light"."""
+    return sorted(f"{name}:{band(SEVERITY_BANDS, severity)}" for name, severity in found.items())
 
 
 def _variation(first: Mapping[str, float], second: Mapping[str, float]) -> float:
@@ -205,7 +213,7 @@ class _Counting:
     def _noise(self, passage: Passage) -> None:
         self.passages += 1
         found = detect(passage)
-        self.together["+".join(sorted(found))] += 1
+        self.together["+".join(named(found))] += 1
         for name in DETECTED:
             severity = found.get(name, 0.0)
             where = band(SEVERITY_BANDS, severity) if severity else "none"

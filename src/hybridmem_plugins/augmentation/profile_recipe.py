@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from hybridmem_plugins.augmentation.detectors import detect
 from hybridmem_plugins.augmentation.operators import OPERATORS
-from hybridmem_plugins.augmentation.profile import RANK_BANDS, NoiseProfile, band
+from hybridmem_plugins.augmentation.profile import RANK_BANDS, SEVERITY_BANDS, NoiseProfile, band, named
 from hybridmem_plugins.augmentation.recipe import ContextPlan, FixedRecipe, application_order
 from hybridmem_plugins.passage import Passage
 
 Pattern = frozenset[str]
-"""Operators of which a passage shows traces."""
+"""What a passage shows: operators with their band of severity, as in "nbsp:light"."""
 
 _SAMPLE = 3000
 """Chunks looked at to learn how noisy they already are."""
@@ -37,18 +37,27 @@ class ProfileRecipe:
         self._patterns = [frozenset(filter(None, name.split("+"))) for name in profile.together]
         counts = np.array(list(profile.together.values()), dtype=float)
         self._wanted = counts / counts.sum() if len(counts) else counts
-        self._names = sorted(set().union(*self._patterns)) if self._patterns else []
+        self._traces = sorted(set().union(*self._patterns)) if self._patterns else []
         self._state = lru_cache(maxsize=50_000)(self._look)
+        self._units = lru_cache(maxsize=50_000)(_count_units)
         stride = max(1, len(chunks) // _SAMPLE)
         states = Counter(self._state(chunk.title, chunk.text) for chunk in chunks[::stride])
         self._drawing = self._balanced(states)
         self._default = FixedRecipe()
 
     def _look(self, title: str | None, text: str) -> tuple[Pattern, Pattern]:
-        """Say which traces a chunk shows, and which of the profile's operators could add theirs."""
-        passage = Passage(text, title)
-        shown = frozenset(detect(passage))
-        return shown, frozenset(name for name in self._names if name not in shown and _can_apply(name, passage))
+        """Say what a chunk shows, and what the profile's operators could add to it."""
+        found = detect(Passage(text, title))
+        possible = frozenset(trace for trace in self._traces if self._can_show(trace, found, title, text))
+        return frozenset(named(found)), possible
+
+    def _can_show(self, trace: str, found: Mapping[str, float], title: str | None, text: str) -> bool:
+        """Tell whether changing a whole number of units can bring a chunk into the trace's band of severity."""
+        name, _, where = trace.partition(":")
+        units = 0 if name in found else self._units(name, title, text)
+        if OPERATORS[name].level in ("chunk", "metadata"):
+            return units > 0
+        return any(band(SEVERITY_BANDS, count / units) == where for count in range(1, min(units, 40) + 1))
 
     def _balanced(self, states: Counter[tuple[Pattern, Pattern]]) -> dict[tuple[Pattern, Pattern], np.ndarray]:
         """Find, for each state of a chunk, the chances of each pattern it can be brought to."""
@@ -78,13 +87,14 @@ class ProfileRecipe:
             return []
         at = int(np.searchsorted(np.cumsum(chances), rng.random() * total))
         missing = self._patterns[min(at, len(self._patterns) - 1)] - state[0]
-        return [(name, self._severity(name, rng)) for name in sorted(missing, key=application_order)]
+        pairs = [(name, where) for name, _, where in (trace.partition(":") for trace in missing)]
+        pairs.sort(key=lambda pair: application_order(pair[0]))
+        return [(name, self._severity(name, where, passage)) for name, where in pairs]
 
-    def _severity(self, name: str, rng: random.Random) -> float:
-        counts = self._profile.features[f"operator:{name}"]
-        bands = [where for where in counts if where != "none" and counts[where]]
-        where = rng.choices(bands, [counts[where] for where in bands])[0]
-        return self._profile.severities[name][where]
+    def _severity(self, name: str, where: str, passage: Passage) -> float:
+        """Give the mean severity of a band, raised where needed so that at least one unit is changed."""
+        severity = self._profile.severities[name][where]
+        return min(1.0, max(severity, 1 / max(1, self._units(name, passage.title, passage.text))))
 
     def context(self, rng: random.Random, golds: int) -> ContextPlan:
         """Draw the number of results, the gold's rank and the relevance of each other slot."""
@@ -115,8 +125,9 @@ class ProfileRecipe:
         return "near" if near + far == 0 or rng.random() < near / (near + far) else "far"
 
 
-def _can_apply(name: str, passage: Passage) -> bool:
+def _count_units(name: str, title: str | None, text: str) -> int:
+    """Count what an operator could change in a passage."""
     operator = OPERATORS[name]
     if operator.kind == "metadata":
-        return bool(operator.run(passage, 1.0, random.Random(0), ()))
-    return operator.kind == "text" and bool(operator.run(passage.text, 1.0, random.Random(0)))
+        return len(operator.run(Passage(text, title), 1.0, random.Random(0), ()))
+    return len(operator.run(text, 1.0, random.Random(0))) if operator.kind == "text" else 0

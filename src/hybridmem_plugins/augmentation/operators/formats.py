@@ -106,11 +106,7 @@ def _outside_fences(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
 @operator("format", unit="sentences", typical=0.15)
 def heading_spam(text: str, severity: float, rng: random.Random) -> list[Change]:
     """Sentences and lines are taken for headings, as parsers do that judge by font size."""
-    inside = [(table.start, table.end) for table in tables(text)]
-    sentences = [
-        found for found in SENTENCE.finditer(text)
-        if text[found.start()] != "#" and not any(start <= found.start() < end for start, end in inside)
-    ]  # fmt: skip
+    sentences = headable(text)
     return [
         Change(
             *found.span(),
@@ -118,6 +114,25 @@ def heading_spam(text: str, severity: float, rng: random.Random) -> list[Change]
         )
         for found in pick(sentences, severity, rng)
     ]
+
+
+_CELL = re.compile(r"\(?[$€£]?\d[\d,.]*%?\)?|[—–-]|n/a")
+
+
+def looks_like_row(line: str) -> bool:
+    """Tell whether a line without pipes reads like the row of a table: short, and its last two words are cells.
+
+    >>> looks_like_row("Revenue 10.5 11.2"), looks_like_row("It was 1843.")
+    (True, False)
+    """
+    words = line[-60:].replace("$ ", "$").split()
+    return len(line) < 200 and "|" not in line and len(words) > 1 and all(map(_CELL.fullmatch, words[-2:]))
+
+
+def headable(text: str) -> list[re.Match[str]]:
+    """Find the sentences and lines that could be taken for headings: those that are none, and no rows of a table."""
+    found = SENTENCE.finditer(text)
+    return [match for match in found if match[0][0] != "#" and "|" not in match[0] and not looks_like_row(match[0])]
 
 
 def _begins_line(text: str, position: int) -> bool:
