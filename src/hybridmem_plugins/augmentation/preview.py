@@ -103,8 +103,10 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1f2937;background:#fff}
 section{border-top:2px solid #d1d5db;margin-top:2rem;padding-top:1rem}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:1rem;margin:.7rem 0}
-.text{white-space:pre-wrap;overflow-wrap:anywhere;background:#f9fafb;border:1px solid #e5e7eb;border-radius:6px;padding:.7rem}
-.role{font-size:.85rem;color:#4b5563}.target{background:#ecfdf5;border:1px solid #a7f3d0;padding:.5rem .7rem;border-radius:6px}
+.text{white-space:pre-wrap;overflow-wrap:anywhere;background:#f9fafb}
+.text,.target{border:1px solid #e5e7eb;border-radius:6px;padding:.7rem}
+.role{font-size:.85rem;color:#4b5563}
+.target{background:#ecfdf5}
 mark{color:#fff;border-radius:3px;padding:0 2px}mark[title]{cursor:help}
 @media(max-width:50rem){.pair{grid-template-columns:1fr}}
 """
@@ -126,10 +128,8 @@ def page(rows: Iterable[Row], lookup: Callable[[str], Passage]) -> str:
 def _section(row: Row, lookup: Callable[[str], Passage]) -> str:
     clean = {passage["id"]: passage["text"] for passage in row["clean"]}
     pairs = [
-        f'<div class="pair"><div><div class="role">clean</div><div class="text">'
-        f"{html.escape(_source(passage, clean, lookup))}</div></div><div>"
-        f'<div class="role">noisy · {html.escape(passage["role"])} · <b>{html.escape(passage["title"] or "untitled")}</b>'
-        f' {html.escape(str(passage["metadata"] or ""))}</div><div class="text">{"".join(map(_piece, pieces))}</div></div></div>'
+        f'<div class="pair">{_column("clean", html.escape(_source(passage, clean, lookup)))}'
+        f"{_column(_heading(passage), ''.join(map(_piece, pieces)))}</div>"
         for passage, pieces in zip(row["passages"], marked(row, lookup), strict=True)
     ]
     operators = ", ".join(row["labels"]["operators"]) or "none"
@@ -138,6 +138,15 @@ def _section(row: Row, lookup: Callable[[str], Passage]) -> str:
         f"{row['labels']['kind']} · operators: {operators}</p>{''.join(pairs) or '<p>(nothing retrieved)</p>'}"
         f'<p class="target"><b>Target:</b> {html.escape(row["completion"])}</p></section>'
     )
+
+
+def _column(heading: str, body: str) -> str:
+    return f'<div><div class="role">{heading}</div><div class="text">{body}</div></div>'
+
+
+def _heading(passage: Mapping[str, Any]) -> str:
+    metadata = html.escape(str(passage["metadata"] or ""))
+    return f"noisy · {html.escape(passage['role'])} · <b>{html.escape(passage['title'] or 'untitled')}</b> {metadata}"
 
 
 def _source(passage: Mapping[str, Any], clean: Mapping[str, str], lookup: Callable[[str], Passage]) -> str:
