@@ -173,7 +173,7 @@ def main() -> None:
         + "`",
         "",
         f"hybridmem-plugins {metadata.version('hybridmem-plugins')}, Python {platform.python_version()}, one setting "
-        "for all sets, no LLM. Brackets are 95% bootstrap intervals over questions. Times include embedding the question.",
+        "for all sets, no LLM. Brackets: 95% bootstrap intervals over questions. Times include embedding the question.",
         "",
     ]
     for data in read_sets(args.folder):
