@@ -44,17 +44,19 @@ def run_and_kill(folder: Path, seed: int, delay: float) -> None:
     with (folder.parent / "log").open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, __file__, str(folder), str(seed)],
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
+            stdout=log,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
         )
-        assert child.stdout is not None
-        first = child.stdout.readline()  # the child is ready
-        assert first == b"ready\n", first
+        assert child.stderr is not None
+        first = child.stderr.readline()
+        if first != b"ready\n":
+            raise RuntimeError((first + child.stderr.read()).decode())
         time.sleep(delay)
         child.send_signal(signal.SIGKILL)
-        rest = child.stdout.read()
+        rest = child.stderr.read()
         child.wait()
-        log.write(rest)
+        assert not rest, rest.decode()
 
 
 def verify(folder: Path) -> int:
@@ -85,6 +87,7 @@ def verify(folder: Path) -> int:
         assert found in allowed, (len(found), len(state), pending)
         assert_whole(store)
     # The next child goes on from what is there.
+    assert acknowledged or pending is not None or not found
     log.write_bytes(
         b"".join(json.dumps(event).encode() + b"\n" for event in (["begin", "add", found], ["done"]) if found)
     )
@@ -104,7 +107,7 @@ def main() -> None:
     folder, seed = Path(sys.argv[1]), int(sys.argv[2])
     store = MemoryStore(folder, embedder=FakeEmbedder(), extractor=FakeExtractor(), graph=FakeGraph())
     state = {identity: passage.text for identity, passage in contents(store).items()}
-    print("ready", flush=True)
+    print("ready", file=sys.stderr, flush=True)
     for number in range(10**6):
         kind, what = change(state, seed, number)
         os.write(1, json.dumps(["begin", kind, what]).encode() + b"\n")

@@ -1,25 +1,21 @@
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from conftest import FakeGraph, OpenStore
+from conftest import OpenStore
 from test_store import assert_whole, contents
 
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.memory import schema
 from hybridmem_plugins.memory.inspection import salvage
-from hybridmem_plugins.memory.store import MemoryStore
 from hybridmem_plugins.passage import Passage
 
 HERE = Path(__file__).parent
@@ -121,8 +117,7 @@ def test_a_damaged_journal_is_named_and_the_rest_can_be_read(open_store: OpenSto
                 if report.ok:
                     assert contents(store) == expected
         except MemoryFormatError as error:
-            outcome = "refused"
-            assert "journal.sqlite" in str(error)
+            outcome = "refused" if "journal.sqlite" in str(error) else "refused without a name"
         outcomes.add(outcome)
         try:
             for line in salvage(folder):
@@ -130,9 +125,9 @@ def test_a_damaged_journal_is_named_and_the_rest_can_be_read(open_store: OpenSto
                     outcomes.add("salvaged")
         except MemoryFormatError:
             pass
-    assert {"refused", "salvaged"} <= outcomes
+    assert {"refused", "salvaged"} <= outcomes <= {"ok", "found by check", "refused", "salvaged"}
     file.write_bytes(b"not a database at all" * 100)
-    with pytest.raises(MemoryFormatError, match="journal.sqlite is damaged"):
+    with pytest.raises(MemoryFormatError, match=r"journal\.sqlite is damaged"):
         open_store(folder)
 
 
@@ -143,7 +138,7 @@ def test_a_changed_byte_in_a_text_is_noticed(open_store: OpenStore, tmp_path: Pa
     content = file.read_bytes()
     assert content.count(b"Passage 33 of Many") == 1
     file.write_bytes(content.replace(b"Passage 33 of Many", b"Passage 34 of Many"))
-    with pytest.raises(MemoryFormatError, match="'p33'.*checksum"):
+    with pytest.raises(MemoryFormatError, match=r"'p33'.*checksum"):
         open_store(folder)
 
 
