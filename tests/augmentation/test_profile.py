@@ -160,14 +160,14 @@ def test_contexts_match_a_broken_parser():
     clean = {text: Passage(text, f"Report {number}", f"t{number}") for number, text in enumerate(texts)}
     rng = random.Random(1)
     traces = []
-    for row in rows[:600]:
+    for row in rows[:800]:
         found = [clean[row["context"]], *rng.sample(list(clean.values()), 4)]
         broken = tuple(Passage(break_like_a_parser(p.text, rng), p.title, p.id) for p in found)
         traces.append(Trace(row["question"], tuple(rng.sample(broken, 5)), frozenset({found[0].id})))
     rng.shuffle(traces)
     cut = len(traces) * 4 // 5
     profile, heldout = NoiseProfile.from_traces(traces[:cut]), NoiseProfile.from_traces(traces[cut:])
-    made = NoisyContextAugmenter(seed=0, profile=profile).build_dataset(rows[:480], clean.values())
+    made = NoisyContextAugmenter(seed=0, profile=profile).build_dataset(rows[:640], clean.values())
     value, name = worst(NoiseProfile.from_rows(made), heldout)
     assert value <= 0.10, name
     assert profile.shares("operator:nbsp")["light"] > 0.9
