@@ -1,0 +1,120 @@
+"""An embedder whose model is awaited on the event loop while a search waits for it in a worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Vector = Sequence[float]
+
+# Seconds after which a waiting thread looks whether the event loop still runs.
+_LOOK = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """Who asks: its event loop (None outside of one), and the question vectors that it has already."""
+
+    embedder: AsyncEmbedder
+    loop: asyncio.AbstractEventLoop | None
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+
+
+_caller: ContextVar[_Caller | None] = ContextVar("hybridmem_embedding_caller", default=None)
+
+
+class AsyncEmbedder:
+    """Fulfils the `Embedder` protocol with a model that may have native async methods.
+
+    Memory and retrieval are synchronous and run in worker threads for async callers. Inside `calling(loop)`, such a
+    thread hands its texts to the model's async methods on the caller's event loop and waits, so that a model behind
+    a network is asked through the client that its user set up, for many questions at a time.
+
+    Args:
+        name: Recorded in a memory to recognise the embedder.
+        documents: Embeds texts.
+        query: Embeds a question.
+        adocuments: Native async form of `documents`; None where there is none.
+        aquery: Native async form of `query`; None where there is none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documents: Callable[[list[str]], Any],
+        query: Callable[[str], Any],
+        adocuments: Callable[[list[str]], Awaitable[Any]] | None = None,
+        aquery: Callable[[str], Awaitable[Any]] | None = None,
+    ) -> None:
+        self.name = name
+        self._documents = documents
+        self._query = query
+        self._adocuments = adocuments
+        self.aquery = aquery
+
+    def embed_documents(self, texts: list[str]) -> Any:
+        """Return one vector a text."""
+        caller = self._caller()
+        if caller is None or caller.loop is None or self._adocuments is None:
+            return self._documents(texts)
+        return _wait(self._adocuments(texts), caller.loop)
+
+    def embed_query(self, text: str) -> Any:
+        """Return the vector of a question."""
+        caller = self._caller()
+        if caller is not None and text in caller.vectors:
+            return caller.vectors[text]
+        if caller is None or caller.loop is None or self.aquery is None:
+            return self._query(text)
+        return _wait(self.aquery(text), caller.loop)
+
+    @contextmanager
+    def calling(
+        self, loop: asyncio.AbstractEventLoop | None = None, vectors: Mapping[str, Vector] | None = None
+    ) -> Iterator[None]:
+        """Embed on an event loop, and take these question vectors as known, in this context.
+
+        Args:
+            loop: The running loop of an async caller; searches must then run in another thread.
+            vectors: Vectors by question.
+        """
+        token = _caller.set(_Caller(self, loop, vectors or {}))
+        try:
+            yield
+        finally:
+            _caller.reset(token)
+
+    @asynccontextmanager
+    async def acalling(self, question: str | None = None) -> AsyncIterator[None]:
+        """Do as `calling` on the running loop, with a question embedded before a thread is taken up by its search."""
+        vectors = {}
+        if self.aquery is not None and isinstance(question, str) and question.strip():
+            vectors[question] = await self.aquery(question)
+        with self.calling(asyncio.get_running_loop(), vectors):
+            yield
+
+    def _caller(self) -> _Caller | None:
+        caller = _caller.get()
+        return caller if caller is not None and caller.embedder is self else None
+
+
+def _wait(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> T:
+    async def run() -> T:
+        return await awaitable
+
+    future: Future[T] = asyncio.run_coroutine_threadsafe(run(), loop)
+    while True:
+        try:
+            return future.result(_LOOK)
+        except TimeoutError:
+            if future.done():  # The model's own error.
+                raise
+            if loop.is_closed():
+                msg = "the event loop was closed while a search waited for the embedder"
+                raise RuntimeError(msg) from None
