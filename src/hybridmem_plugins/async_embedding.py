@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dis
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +17,8 @@ Vector = Sequence[float]
 
 # Seconds after which a waiting thread looks whether the event loop still runs.
 _LOOK = 1.0
+# What `await`, `async for` and `async with` are compiled to.
+_GIVING_WAY = ("GET_AWAITABLE", "GET_ANEXT", "BEFORE_ASYNC_WITH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +95,17 @@ class AsyncEmbedder:
             _caller.reset(token)
 
     @asynccontextmanager
-    async def acalling(self, question: str | None = None) -> AsyncIterator[None]:
-        """Do as `calling` on the running loop, with a question embedded before a thread is taken up by its search."""
-        vectors = {}
-        if self.aquery is not None and isinstance(question, str) and question.strip():
+    async def acalling(
+        self, question: str | None = None, known: Mapping[str, Vector] | None = None
+    ) -> AsyncIterator[None]:
+        """Do as `calling` on the running loop, with a question embedded before a thread is taken up by its search.
+
+        Args:
+            question: What will be asked; None where nothing will.
+            known: Vectors by question.
+        """
+        vectors = dict(known or {})
+        if self.aquery is not None and isinstance(question, str) and question.strip() and question not in vectors:
             vectors[question] = await self.aquery(question)
         with self.calling(asyncio.get_running_loop(), vectors):
             yield
@@ -102,6 +113,22 @@ class AsyncEmbedder:
     def _caller(self) -> _Caller | None:
         caller = _caller.get()
         return caller if caller is not None and caller.embedder is self else None
+
+
+def awaits(method: Callable[..., Any]) -> bool:
+    """Return whether an async method gives way to others, rather than only calling its blocking sibling.
+
+    >>> async def pretends(text):
+    ...     return len(text)
+    >>> async def waits(text):
+    ...     await asyncio.sleep(0)
+    >>> awaits(pretends), awaits(waits)
+    (False, True)
+    """
+    code = getattr(inspect.unwrap(method), "__code__", None)
+    if code is None:
+        return False
+    return any(instruction.opname in _GIVING_WAY for instruction in dis.get_instructions(code))
 
 
 def _wait(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> T:

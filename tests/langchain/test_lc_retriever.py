@@ -102,12 +102,14 @@ async def test_fifty_at_once_equal_one_by_one_and_the_loop_keeps_ticking(retriev
             gaps.append(loop.time() - before)
             before = loop.time()
 
+    started = asyncio.get_running_loop().time()
     ticking = asyncio.create_task(tick())
     at_once = await asyncio.gather(*(retriever.ainvoke(question, k=3) for question in questions))
     ticking.cancel()
     assert at_once == one_by_one
+    # A blocked loop shows one gap as long as all the work.
     assert len(gaps) > 3
-    assert max(gaps) < 0.5
+    assert max(gaps) < 0.5 * (asyncio.get_running_loop().time() - started)
 
 
 async def test_native_async_embeddings_are_awaited_many_at_a_time() -> None:
@@ -128,7 +130,8 @@ async def test_native_async_embeddings_are_awaited_many_at_a_time() -> None:
 async def test_an_error_of_the_embedding_reaches_the_caller() -> None:
     class Broken(AsyncWordEmbeddings):
         async def aembed_query(self, text: str) -> list[float]:
-            raise TimeoutError("the service is away")
+            msg = "the service is away"
+            raise TimeoutError(msg)
 
     retriever = HybridRetriever.from_documents(documents(), Broken())
     with pytest.raises(TimeoutError, match="away"):

@@ -6,14 +6,14 @@ from typing import Any
 
 from langchain_core.embeddings import Embeddings
 
-from hybridmem_plugins.async_embedding import AsyncEmbedder
+from hybridmem_plugins.async_embedding import AsyncEmbedder, awaits
 from hybridmem_plugins.memory.embedding import Embedder
 
 
 def to_embedder(embedding: Any) -> Embedder | None:
     """Return an embedder for the memory; None, which stands for the bundled one, stays None.
 
-    Async methods are used where the class has its own (LangChain's default ones run the others in a thread).
+    Async methods are used where the class has its own that await something.
 
     Raises:
         TypeError: It has no `embed_documents` and `embed_query`.
@@ -36,6 +36,12 @@ def to_embedder(embedding: Any) -> Embedder | None:
         f"{kind.__module__}.{kind.__qualname__}",
         embedding.embed_documents,
         embedding.embed_query,
-        None if kind.aembed_documents is Embeddings.aembed_documents else embedding.aembed_documents,
-        None if kind.aembed_query is Embeddings.aembed_query else embedding.aembed_query,
+        _native(embedding, "aembed_documents"),
+        _native(embedding, "aembed_query"),
     )
+
+
+def _native(embedding: Embeddings, name: str) -> Any:
+    method = getattr(type(embedding), name)
+    # LangChain's own methods run the blocking ones in a thread, where the search is already.
+    return None if method is getattr(Embeddings, name) or not awaits(method) else getattr(embedding, name)
