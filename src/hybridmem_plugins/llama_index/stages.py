@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import NodeWithScore
+from llama_index.core.schema import MetadataMode, NodeWithScore
 
 from hybridmem_plugins.llama_index.nodes import PROVENANCE
 
@@ -46,6 +46,7 @@ def merge_reranked(candidates: Sequence[NodeWithScore], ranked: Sequence[NodeWit
             note["score"] = float(found.score)
         metadata = {**original.metadata, **found.node.metadata}
         metadata[PROVENANCE] = {**original.metadata.get(PROVENANCE, {}), "rerank": note}
-        node = found.node.model_copy(update={"metadata": metadata})
+        same = found.node.get_content(MetadataMode.NONE) == original.get_content(MetadataMode.NONE)
+        node = (original if same else found.node).model_copy(update={"metadata": metadata})
         merged.append(NodeWithScore(node=node, score=note.get("score")))
     return merged
