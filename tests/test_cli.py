@@ -144,6 +144,23 @@ def test_index_adds_in_batches_of_a_thousand(fake: type[FakeMemory], tmp_path: P
     assert fake.batches == [1000, 1000, 500]
 
 
+def test_interrupted_index_tells_what_is_stored(
+    fake: type[FakeMemory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = fake.add
+
+    def interrupted(memory: FakeMemory, passages: list[Passage]) -> list[str]:
+        if fake.batches:
+            raise KeyboardInterrupt
+        return add(memory, passages)
+
+    monkeypatch.setattr(fake, "add", interrupted)
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": f"Text {n}."}) for n in range(1500)))
+    result = runner.invoke(cli.app, ["index", str(tmp_path / "a.jsonl"), "--memory", str(tmp_path / "memory")])
+    assert result.exit_code == 130
+    assert "Stopped: 1,000 of 1,500 passages are stored" in result.output
+
+
 def test_index_of_a_shrunken_document_forgets_its_old_end(fake: type[FakeMemory], tmp_path: Path) -> None:
     arguments = ["index", str(tmp_path / "a.md"), str(tmp_path / "b.jsonl"), "--memory", str(tmp_path / "memory")]
     (tmp_path / "b.jsonl").write_text('{"text": "one"}\n{"text": "two"}', encoding="utf-8")

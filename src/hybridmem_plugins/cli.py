@@ -12,13 +12,14 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
 from hybridmem_plugins import __version__
 from hybridmem_plugins.errors import HybridMemoryError, MemoryFormatError
+from hybridmem_plugins.retrieval.model import ROUTES
 
 if TYPE_CHECKING:
     from hybridmem_plugins import HybridMemory, Passage
@@ -34,7 +35,7 @@ ROOM_COMMANDS = {
 """Commands of other rooms: the name, which is that of the function too, and the module that defines it."""
 
 BATCH = 1000
-"""Passages that are stored in one step while indexing."""
+"""Passages that are stored in one step while indexing; what is stored stays when the rest is interrupted."""
 
 LOOK_AHEAD = 16
 """Numbers after a document's last passage that are tried at once when looking for outdated ones."""
@@ -152,13 +153,17 @@ def _store(passages: list[Passage], lengths: dict[str, int], folder: Path) -> in
     """Add passages in batches under a progress bar, and return how many the memory then holds."""
     from hybridmem_plugins import HybridMemory, cli_views
 
-    with HybridMemory(path=folder) as opened, cli_views.progress("Indexing", len(passages)) as advance:
-        for start in range(0, len(passages), BATCH):
-            batch = passages[start : start + BATCH]
-            opened.add(batch)
-            advance(len(batch))
-        _forget_rest(opened, lengths)
-        return len(opened)
+    stored = 0
+    try:
+        with HybridMemory(path=folder) as opened, cli_views.progress("Indexing", len(passages)) as advance:
+            for start in range(0, len(passages), BATCH):
+                stored += len(opened.add(passages[start : start + BATCH]))
+                advance(stored - start)
+            _forget_rest(opened, lengths)
+            return len(opened)
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped: {stored:,} of {len(passages):,} passages are stored; index again to go on.", err=True)
+        raise
 
 
 def _forget_rest(memory: HybridMemory, lengths: dict[str, int]) -> None:
@@ -177,7 +182,7 @@ def query(
     filter_: Annotated[
         str | None, typer.Option("--filter", metavar="JSON", help="""Metadata to match, as '{"tenant": "a"}'.""")
     ] = None,
-    route: Annotated[str, typer.Option(help="Which way to search; auto chooses by the question.")] = "auto",
+    route: Annotated[str, typer.Option(help=f"One of {', '.join(ROUTES)}; auto chooses by the question.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
 ) -> None:
     """Find the passages that answer a question, and show why each was found."""
@@ -185,7 +190,7 @@ def query(
 
     conditions = _parse_filter(filter_)
     with _open(folder) as opened:
-        hits = opened.search(question, k=k, filter=conditions, route=route)
+        hits = opened.search(question, k=k, filter=conditions, route=cast(Any, route))
         total = len(opened)
     if as_json:
         ascii_only = "utf" not in (sys.stdout.encoding or "").lower()

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from hybridmem_plugins.extraction.tokens import name_key
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.samples import SampleQuestion
 
@@ -63,7 +64,8 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         A function to call with the number of passages just done.
     """
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.advance(task, done)
 
@@ -165,7 +167,7 @@ def _why(provenance: Mapping[str, Any]) -> Text:
 def _step(step: Mapping[str, Any]) -> str:
     start, end = (_printable(str(step.get(f"{key}_title") or step.get(key) or "")) for key in ("from", "to"))
     name = _printable(str(step.get("name") or ""))
-    return f"{start} → {end}" + (f" ({name})" if name and name not in {start.casefold(), end.casefold()} else "")
+    return f"{start} → {end}" + (f" ({name})" if name and name not in {name_key(start), name_key(end)} else "")
 
 
 def print_demo_start(passages: int, seconds: float, k: int) -> None:

@@ -155,7 +155,7 @@ class HybridMemory:
         _check_question(question, k, route)
         with self._store.reading() as store:
             asked = self._read(question, store.allowed(filter))
-            empty = not len(store)
+            version, empty = store.version, not len(store)
         if empty:
             return []
         vectors = self._embed(asked)  # May take long where the embedder is remote: nobody waits for it.
@@ -163,10 +163,10 @@ class HybridMemory:
             if store.vectors is None:
                 return []
             allowed = store.allowed(filter)
+            if store.version != version:
+                asked = self._read(question, allowed)
             tiers = _EmbeddedTiers(store.vectors, store.lexical, self._graph)
-            result = retrieve(
-                self._read(question, allowed), vectors, tiers, k, allowed=allowed, route=route, router=self.router
-            )
+            result = retrieve(asked, vectors, tiers, k, allowed=allowed, route=route, router=self.router)
             return _hits(store, result)
 
     def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
@@ -295,7 +295,11 @@ def _hits(store: MemoryStore, result: Result) -> list[Hit]:
         Hit(passages[found.row], found.score, provenance(result, found, graph_ranks.get(found.row), passages))
         for found in result.found
     ]
-    return sorted(hits, key=lambda hit: (-hit.score, hit.passage.id or "")) if result.choice.route != "relational" else hits
+    return (
+        sorted(hits, key=lambda hit: (-hit.score, hit.passage.id or ""))
+        if result.choice.route != "relational"
+        else hits
+    )
 
 
 def _vector(values: Any) -> Vector:

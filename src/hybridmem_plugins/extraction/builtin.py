@@ -12,15 +12,20 @@ from hybridmem_plugins.extraction.tokens import name_key
 from hybridmem_plugins.passage import Passage
 
 # Lower-case words that may stand inside a name ("University of Paris", "Charles de Gaulle").
-_CONNECTORS = frozenset("of the de la le du des von van der den zu di da del della dos das do y e al el bin ibn af av".split())
+_CONNECTORS = frozenset(
+    ("of the de la le du des von van der den zu di da del della dos das do y e al el bin ibn af av").split()
+)
 # Words that open sentences with a capital letter and are no names.
 _OPENERS = frozenset(
-    "a an the this that these those it its he she they we i you his her their our my your in on at by of for from to with "
-    "as and or but nor so yet if when while where who whom whose which what why how after before since until during "
-    "although though because however also not no yes all some many most several both each every there here then thus "
-    "one two three four five six seven eight nine ten is are was were be been being has have had do does did will would "
-    "can could may might must shall should other another such only than into over under between among about above "
-    "der die das ein eine er sie es und oder im am le la les un une il elle et ou en el los las y o".split()
+    (
+        "a an the this that these those it its he she they we i you his her their our my your in on at by of for "
+        "from to with as and or but nor so yet if when while where who whom whose which what why how after before "
+        "since until during although though because however also not no yes all some many most several both each "
+        "every there here then thus one two three four five six seven eight nine ten is are was were be been being "
+        "has have had do does did will would can could may might must shall should other another such only than "
+        "into over under between among about above der die das ein eine er sie es und oder im am le la les un une "
+        "il elle et ou en el los las y o"
+    ).split()
 )
 _ARTICLES = ("the ", "a ", "an ")
 _WORD = re.compile(r"[^\W_](?:[\w'’\-]*\w)?|[^\w\s]")
@@ -143,7 +148,11 @@ def _capitalised(sentence: str) -> Iterator[tuple[str, int]]:
             end, pending = match.end(), False
         elif start >= 0 and token.isdigit() and not pending and match.start() == end + 1:
             end = match.end()
-        elif start >= 0 and (token in _CONNECTORS or token in ".&") and not (token == "." and not _initial(sentence, end)):
+        elif (
+            start >= 0
+            and (token in _CONNECTORS or token in ".&")
+            and not (token == "." and not _initial(sentence, end))
+        ):
             pending = True
         elif start >= 0:
             yield sentence[start:end], start

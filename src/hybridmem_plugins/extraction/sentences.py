@@ -20,7 +20,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     >>> [text[a:b] for a, b in sentence_spans(text)]
     ['Dr. Ada met J. R. Smith.', 'They spoke.', '東京は首都。', '大阪は都市。']
     """
-    spans = []
+    spans: list[tuple[int, int]] = []
     start = 0
     for match in _BOUNDARY.finditer(text):
         end = match.end()

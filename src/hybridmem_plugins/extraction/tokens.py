@@ -49,9 +49,12 @@ def name_key(name: str) -> str:
 
 # Function words: they carry no subject, so they neither link a question to an entity nor weigh in coverage.
 STOPWORDS = frozenset(
-    "a an the of in on at by for from to with as and or but nor if so is are was were be been being am has have had do does "
-    "did will would can could shall should may might must what which who whom whose when where why how that this these "
-    "those it its he she they we you i his her hers their theirs our your my me him them us not no than then there here "
-    "also into onto about over under between during after before both each any all some such only own same too very s t "
-    "der die das ein eine und oder ist von zu mit im le la les un une et ou est de du des el los las y o en que".split()
+    (
+        "a an the of in on at by for from to with as and or but nor if so is are was were be been being am has "
+        "have had do does did will would can could shall should may might must what which who whom whose when "
+        "where why how that this these those it its he she they we you i his her hers their theirs our your my me "
+        "him them us not no than then there here also into onto about over under between during after before both "
+        "each any all some such only own same too very s t der die das ein eine und oder ist von zu mit im le la "
+        "les un une et ou est de du des el los las y o en que"
+    ).split()
 )

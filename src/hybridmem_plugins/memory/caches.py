@@ -86,10 +86,10 @@ class Caches:
 
     def __init__(self, graph: GraphTier, engine: Engine) -> None:
         self.graph = graph
-        graph.find_phrase = lambda tokens: self.lexical.rows_with_phrase(tokens).tolist()
+        graph.find_phrase = self._rows_with_phrase
         self._engine = engine
         self.vectors: VectorIndex | None = None
-        self.lexical = LexicalIndex()
+        self.lexical: LexicalIndex = LexicalIndex()
         self.metadata = MetadataIndex()
         self.id_of: dict[int, str] = {}
         self.row_of: dict[str, int] = {}
@@ -195,6 +195,10 @@ class Caches:
         if self.vectors is not None:
             self.vectors.save(folder, stamp)
         self.lexical.save(folder, stamp)
+
+    def _rows_with_phrase(self, tokens: Sequence[str]) -> list[int]:
+        rows: list[int] = self.lexical.rows_with_phrase(tokens).tolist()
+        return rows
 
     def _add_records(self, records: Sequence[Record]) -> None:
         """Take in stored passages whose vectors are in already; words are made anew where they are missing."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -24,6 +24,8 @@ Mask = NDArray[np.bool_]
 MAX_MENTIONS_BACKWARD = 50
 MAX_MENTIONS_SHARED = 20
 MAX_DEFINERS = 25
+_LIMITS: dict[StepKind, int] = {"shared": MAX_MENTIONS_SHARED, "backward": MAX_MENTIONS_BACKWARD}
+ALL_KINDS: tuple[StepKind, ...] = ("forward", "backward", "shared")
 # Percent of equal characters (rapidfuzz's normalised indel similarity) that make two spellings one name.
 _SAME_SPELLING = 86.0
 
@@ -43,26 +45,42 @@ class NameInfo:
     mentions: int
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One move from a passage to another over a name.
+class Link(NamedTuple):
+    """A name by which one passage leads to others.
 
     Attributes:
-        source: Row the step starts from.
-        target: Row it leads to.
-        kind: `forward` from a mention to a passage that defines the name, `backward` from a definition to a mention,
-            `shared` between two passages that mention the same rare name.
-        name: The name that joins them.
-        meanings: Number of different titles that define the name.
-        mentions: Number of passages that mention it.
+        kind: `forward` from a mention to the passages that define the name, `backward` from a definition to the
+            passages that mention it, `shared` between passages that mention the same rare name.
+        name: The name.
+        meanings: Number of different titles that define it.
+        mentions: Number of passages that mention it, counted up to one more than `MAX_MENTIONS_BACKWARD`.
     """
 
-    source: int
-    target: int
     kind: StepKind
     name: str
     meanings: int
     mentions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Moves from passages to others, as columns.
+
+    Attributes:
+        source: Rows that the steps start from, shape `(n,)`.
+        target: Rows that they lead to, shape `(n,)`.
+        link: Index into `links` of what joins the two, shape `(n,)`; each source has links of its own.
+        links: The links.
+    """
+
+    source: NDArray[np.int64]
+    target: NDArray[np.int64]
+    link: NDArray[np.int64]
+    links: list[Link]
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self.target)
 
 
 class KnowledgeGraph:
@@ -82,8 +100,9 @@ class KnowledgeGraph:
     >>> passages = [Passage(id="a", title="Ada", text="Ada knew Bob."), Passage(id="b", title="Bob", text="A man.")]
     >>> graph = KnowledgeGraph()
     >>> graph.add([1, 2], passages, BuiltinExtractor().extract(passages), [words(p.text) for p in passages])
-    >>> [(step.target, step.name) for step in graph.neighbourhood([1])]
-    [(2, 'bob')]
+    >>> steps = graph.neighbourhood([1])
+    >>> steps.target.tolist(), steps.links[0].name
+    ([2], 'bob')
     """
 
     def __init__(self, find_phrase: Callable[[Sequence[str]], Iterable[int]] | None = None) -> None:
@@ -190,7 +209,8 @@ class KnowledgeGraph:
         """Return the defined name that a misspelt one most likely stands for, None where none is close.
 
         >>> graph = KnowledgeGraph()
-        >>> graph.add([1], [Passage(id="a", title="Lothair II", text="A king.")], [Extraction(defines=("lothair ii",))], [[]])
+        >>> king = Passage(id="a", title="Lothair II", text="A king.")
+        >>> graph.add([1], [king], [Extraction(defines=("lothair ii",))], [[]])
         >>> graph.similar("lothar ii")
         'lothair ii'
         """
@@ -199,21 +219,6 @@ class KnowledgeGraph:
             if self._info(match, allowed).definers:
                 return str(match)
         return None
-
-    def mentioned(self, rows: Sequence[int], names: Sequence[str]) -> Mask:
-        """Return which passage mentions or defines which name, shape `(rows, names)`."""
-        succ, nodes = self._graph._succ, self._nodes
-        adjacent = [succ[nodes[row]] if row in nodes else () for row in rows]
-        return np.array([[name in edges for name in names] for edges in adjacent], dtype=np.bool_).reshape(
-            len(rows), len(names)
-        )
-
-    def title(self, row: int) -> list[str]:
-        """Return the tokens of what a passage is about: of its title, or of the subject it opens with."""
-        for name, edges in self._graph._succ[self._nodes[row]].items():
-            if "defines" in edges:
-                return str(name).split(" ")
-        return []
 
     def mentions(self, row: int) -> list[str]:
         """Return the names that a passage mentions, in order of appearance."""
@@ -243,9 +248,9 @@ class KnowledgeGraph:
     def neighbourhood(
         self,
         rows: Sequence[int],
-        kinds: Collection[StepKind] = ("forward", "backward", "shared"),
+        kinds: Collection[StepKind] = ALL_KINDS,
         allowed: Mask | None = None,
-    ) -> list[Step]:
+    ) -> Steps:
         """Return the steps that lead from these passages to others, hubs left out.
 
         Args:
@@ -253,40 +258,40 @@ class KnowledgeGraph:
             kinds: Which steps to take.
             allowed: Mask over rows; None allows all. Passages that it excludes are neither reached nor counted.
         """
-        steps: list[Step] = []
+        walk = _Columns()
         infos: dict[str, NameInfo] = {}
         mentioning: dict[str, list[int]] = {}
-
-        def step(row: int, kind: StepKind, name: str, limit: int) -> None:
-            info = infos.get(name)
-            if info is None:
-                info = infos[name] = self._info(name, allowed)
-            if kind == "forward":
-                targets: Sequence[int] = info.definers
-            elif info.mentions > limit:
-                return
-            else:
-                targets = mentioning.get(name, [])
-                if not targets:
-                    targets = mentioning[name] = self._mentioning(name, allowed)
-            for target in targets:
-                if target != row:
-                    steps.append(Step(row, target, kind, name, info.meanings, info.mentions))
-
         for row in rows:
             node = self._nodes.get(row)
             if node is None:
                 continue
-            names = self._graph._succ[node]
-            for name in _maximal([name for name, edges in names.items() if "mentions" in edges]):
-                if "forward" in kinds and name in self._definers:
-                    step(row, "forward", name, 0)
-                if "shared" in kinds:
-                    step(row, "shared", name, MAX_MENTIONS_SHARED)
-            if "backward" in kinds:
-                for name in [name for name, edges in names.items() if "defines" in edges]:
-                    step(row, "backward", name, MAX_MENTIONS_BACKWARD)
-        return steps
+            for kind, name in self._ways(node, kinds):
+                info = infos.get(name)
+                if info is None:
+                    info = infos[name] = self._info(name, allowed)
+                if kind == "forward":
+                    walk.add(row, info.definers, Link(kind, name, info.meanings, info.mentions))
+                elif info.mentions <= _LIMITS[kind]:
+                    if name not in mentioning:
+                        mentioning[name] = self._mentioning(name, allowed)
+                    walk.add(row, mentioning[name], Link(kind, name, info.meanings, info.mentions))
+        return walk.steps()
+
+    def _ways(self, node: str, kinds: Collection[StepKind]) -> Iterator[tuple[StepKind, str]]:
+        """Yield the names over which a passage leads on."""
+        pred, names = self._graph._pred, self._graph._succ[node]
+        mentioned = [name for name, edges in names.items() if "mentions" in edges]
+        if "forward" in kinds:
+            for name in _maximal([name for name in mentioned if name in self._definers]):
+                yield "forward", name
+        if "shared" in kinds:
+            for name in mentioned:
+                if 1 < len(pred[name]) <= MAX_MENTIONS_SHARED + MAX_DEFINERS:
+                    yield "shared", name
+        if "backward" in kinds:
+            for name, edges in names.items():
+                if "defines" in edges:
+                    yield "backward", name
 
     def _info(self, name: str, allowed: Mask | None) -> NameInfo:
         nodes = self._graph._node
@@ -332,8 +337,9 @@ class KnowledgeGraph:
             del self._definers[name]
             del self._spellings[_spelling(name)][name]
             # What was found only because this was a title is a name no longer.
-            found = [n for n, edges in self._graph._pred[name].items() if edges.get("mentions", {}).get("kind") == "title"]
-            self._graph.remove_edges_from([(n, name, "mentions") for n in found])
+            mentions = {node: edges.get("mentions", {}) for node, edges in self._graph._pred[name].items()}
+            found = [node for node, data in mentions.items() if data.get("kind") == "title"]
+            self._graph.remove_edges_from([(node, name, "mentions") for node in found])
 
     def _mention(self, row: int, extraction: Extraction, words: list[str]) -> None:
         node = self._nodes[row]
@@ -353,20 +359,25 @@ class KnowledgeGraph:
         words = name.split(" ")
         if self.find_phrase is None or (len(words) == 1 and _trivial(name)):
             return
-        for row in self.find_phrase(words):
+        rows = {*self.find_phrase(words), *(self.find_phrase([*words[:-1], words[-1] + "s"]) if len(words) > 1 else ())}
+        for row in sorted(rows):
             if row in self._nodes and row not in batch and name not in self._graph._succ[self._nodes[row]]:
                 self._graph.add_edge(self._nodes[row], name, "mentions", kind="title")
 
     def defined_in(self, words: Sequence[str]) -> list[str]:
-        """Return the defined names that occur in a run of tokens, overlapping ones too, in order."""
+        """Return the defined names that occur in a run of tokens, overlapping ones too, in order.
+
+        Names of several words are also found with an English plural's `s`.
+        """
         found: dict[str, None] = {}
         lengths = self._lengths
         for start, word in enumerate(words):
             if word in lengths:
                 for length in lengths[word]:
                     name = " ".join(words[start : start + length])
-                    if name in self._definers and not (length == 1 and _trivial(name)):
-                        found[name] = None
+                    for form in (name, name[:-1]) if name.endswith("s") and length > 1 else (name,):
+                        if form in self._definers and not (length == 1 and _trivial(form)):
+                            found[form] = None
         return list(found)
 
     def _relate(self, row: int, node: str, subject: str, relation: str, object_: str) -> None:
@@ -377,8 +388,8 @@ class KnowledgeGraph:
         self._graph.edges[subject, object_, relation]["passages"].add(row)
         if not self._graph.has_edge(node, subject):
             self._graph.add_edge(node, subject, "mentions", kind="entity")
-        edges = self._graph._succ[node][subject]
-        edges.setdefault("mentions", {"kind": "entity"}).setdefault("relations", []).append((subject, relation, object_))
+        mention = self._graph._succ[node][subject].setdefault("mentions", {"kind": "entity"})
+        mention.setdefault("relations", []).append((subject, relation, object_))
 
     def _withdraw(self, row: int, subject: str, relation: str, object_: str) -> None:
         if self._graph.has_edge(subject, object_, relation):
@@ -406,6 +417,36 @@ def _spelling(name: str) -> tuple[str, int]:
     return name[:1], name.count(" ")
 
 
+class _Columns:
+    """Collects steps column by column."""
+
+    def __init__(self) -> None:
+        self._source: list[int] = []
+        self._target: list[int] = []
+        self._link: list[int] = []
+        self._links: list[Link] = []
+
+    def add(self, row: int, targets: Sequence[int], link: Link) -> None:
+        """Add the steps of one link, none that leads back to where it starts."""
+        others = [target for target in targets if target != row]
+        if others:
+            self._source += [row] * len(others)
+            self._link += [len(self._links)] * len(others)
+            self._target += others
+            self._links.append(link)
+
+    def steps(self) -> Steps:
+        """Return what was collected."""
+        source, target, link = (np.array(c, dtype=np.int64) for c in (self._source, self._target, self._link))
+        return Steps(source, target, link, self._links)
+
+
 def _maximal(names: list[str]) -> list[str]:
     """Drop the names that are only part of a longer one, as `york` of `new york`."""
-    return [name for name in names if not any(len(o) > len(name) and f" {name} " in f" {o} " for o in names)]
+    parts: set[str] = set()
+    for name in names:
+        if " " in name:
+            words = name.split(" ")
+            for size in range(1, len(words)):
+                parts.update(" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
+    return [name for name in names if name not in parts] if parts else names

@@ -155,19 +155,13 @@ class LexicalIndex:
             ::-1
         ].tolist()  # what a term and later ones can add
         for position, (term, weight) in enumerate(weighted):
-            # Rare terms come first. Once the k-th best so far cannot be reached by the remaining terms alone, only
-            # passages that are close enough matter, and looking these up beats adding up long lists.
-            if position and self._postings_length(term) > 20 * k:
-                seen = np.flatnonzero(scores > 0 if mask is None else (scores > 0) & mask)
-                if len(seen) >= k:
-                    threshold = np.partition(scores[seen], len(seen) - k)[len(seen) - k]
-                    margin = 1e-4 * (1 + bounds[position])
-                    if threshold > bounds[position] + margin:
-                        close = seen[scores[seen] >= threshold - bounds[position] - margin]
-                        for later, later_weight in weighted[position:]:
-                            scores[close] += self._gain(later, later_weight, close)
-                        return self._best(close, scores, k)
-            if self._postings_length(term) > DENSE_SHARE * len(scores):
+            if position and self._is_frequent(term):
+                close = self._still_close(scores, mask, k, bounds[position])
+                if close is not None:
+                    for later, later_weight in weighted[position:]:
+                        scores[close] += self._gain(later, later_weight, close)
+                    return self._best(close, scores, k)
+            if self._is_frequent(term):
                 frequencies = self._dense_frequencies(term)
                 scores += np.float32(weight) * (frequencies / (frequencies + self._norm()))
             else:
@@ -370,13 +364,41 @@ class LexicalIndex:
             self._norms = norms
         return norms
 
+    def _still_close(self, scores: Floats, mask: Mask | None, k: int, bound: float) -> NDArray[np.int64] | None:
+        """Return the few slots that can still become one of the k best.
+
+        Rare terms come first. Once the k-th best score so far is higher than all that the remaining terms can add up
+        to, only passages near it matter, and looking these up beats adding up long lists (the idea of MaxScore, Turtle
+        and Flood, 1995; the result is the same).
+
+        Args:
+            scores: Of every slot, so far.
+            mask: Slots that may be returned.
+            k: How many are wanted.
+            bound: The most that the remaining terms can add to a score.
+
+        Returns:
+            None where there are too many.
+        """
+        seen = np.flatnonzero(scores > 0 if mask is None else (scores > 0) & mask)
+        if len(seen) < k:
+            return None
+        found = scores[seen]
+        floor = np.partition(found, len(found) - k)[len(found) - k] - bound - 1e-4 * (1 + bound)
+        if floor <= 0:
+            return None
+        close = seen[found >= floor]
+        return close if len(close) < 0.05 * len(scores) else None
+
     def _gain(self, term: int, weight: float, slots: NDArray[np.int64]) -> Floats:
-        frequencies = self._postings.frequency(term, slots)
+        known = self._dense.get(term, _NOTHING)
+        dense = len(known) == self._map.slot_count
+        frequencies = known[slots] if dense else self._postings.frequency(term, slots)
         gain: Floats = np.float32(weight) * (frequencies / (frequencies + self._norm()[slots]))
         return gain
 
-    def _postings_length(self, term: int) -> int:
-        return int(self._document_frequency.view()[term])
+    def _is_frequent(self, term: int) -> bool:
+        return bool(self._document_frequency.view()[term] > DENSE_SHARE * self._map.slot_count)
 
     def _dense_frequencies(self, term: int) -> Floats:
         """Return how often a frequent term stands in each slot; adding up such arrays is faster than lists of slots."""

@@ -42,7 +42,8 @@ class StaticEmbedder:
             rows = table[[piece for index in batch for piece in pieces[index]]]
             out[batch] = np.add.reduceat(rows, np.concatenate(([0], ends[:-1])), axis=0)
         norms = np.linalg.norm(out, axis=1, keepdims=True)
-        return np.divide(out, norms, out=out, where=norms > 0)
+        unit: NDArray[np.float32] = np.divide(out, norms, out=out, where=norms > 0)
+        return unit
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Return the unit vector of a question, shape `(256,)`."""
@@ -55,9 +56,7 @@ class StaticEmbedder:
                 import wordllama
 
                 # The wheel carries weights and tokenizer; never look elsewhere, let alone on the network.
-                model = wordllama.WordLlama.load(
-                    cache_dir=Path(wordllama.__file__).parent, disable_download=True
-                )
+                model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
                 tokenizer = model.tokenizer
                 tokenizer.no_padding()
                 tokenizer.no_truncation()

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hybridmem_plugins.memory.rows import Mask
-from hybridmem_plugins.retrieval.features import POOL, Evidence, Floats
+from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, POOL, Evidence, Floats
 from hybridmem_plugins.retrieval.linking import Question
 from hybridmem_plugins.retrieval.model import Route
-from hybridmem_plugins.retrieval.ranker import Ranker, default_ranker
+from hybridmem_plugins.retrieval.ranker import FEATURES, Ranker, default_ranker
 from hybridmem_plugins.retrieval.router import Choice, Router, Situation, default_router, route_of
 from hybridmem_plugins.retrieval.tiers import Tiers
-from hybridmem_plugins.retrieval.walk import WALK_FEATURES, Arrival, Walked, walk
+from hybridmem_plugins.retrieval.walk import Arrival, Walked, no_walk, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,14 @@ def retrieve(
     strength = ranker.seed_strength(base)
     choice = Choice(route, "asked for") if route != "auto" else route_of(_situation(question, base, ranker), router)
     if choice.route == "semantic":
-        walked = Walked(evidence.pool, base, np.zeros((len(base), len(WALK_FEATURES)), dtype=np.float32), {})
+        walked = no_walk(evidence, base, covered)
     else:
         walked = walk(evidence, tiers.relational, base, covered, strength, allowed)
+    features = all_features(evidence, walked, strength)
     return Result(
         question,
         choice,
-        _rank(walked, ranker, k, graph_first=choice.route == "relational"),
+        _rank(walked, features, ranker, k, graph_first=choice.route == "relational"),
         semantic,
         lexical,
         dict(zip(evidence.pool, strength.tolist(), strict=True)),
@@ -104,32 +105,36 @@ def retrieve(
     )
 
 
+def all_features(evidence: Evidence, walked: Walked, strength: Floats) -> Floats:
+    """Return the features of every passage of a walk, shape `(rows, len(FEATURES))`."""
+    if not walked.rows:
+        return np.zeros((0, len(FEATURES)), dtype=np.float32)
+    top = int(np.lexsort((np.array(evidence.pool), -strength))[0])
+    beyond = evidence.beyond(walked.rows, walked.covered, walked.rows[top], walked.covered[top])
+    return np.hstack([walked.base, beyond, walked.features])
+
+
 def _situation(question: Question, base: Floats, ranker: Ranker) -> Situation:
-    scores = ranker.scores(base, np.zeros((len(base), len(WALK_FEATURES)), dtype=np.float32))
-    order = np.argsort(-scores, kind="stable")
-    top = float(scores[order[0]]) if len(order) else 0.0
-    margin = top - (float(scores[order[1]]) if len(order) > 1 else 0.0)
-    coverage = float(base[order[0], _COVERAGE]) if len(order) else 0.0
-    return Situation(question.text, tuple(link.name for link in question.titles), top, margin, coverage)
+    likelihood = np.sort(ranker.seed_likelihood(base))[::-1]
+    top = int(np.argmax(ranker.seed_likelihood(base))) if len(base) else 0
+    return Situation(
+        question.text,
+        tuple(link.name for link in question.titles),
+        confidence=float(likelihood[0]) if len(base) else 0.0,
+        margin=float(likelihood[0] - likelihood[1]) if len(base) > 1 else 0.0,
+        coverage=float(base[top, _COVERAGE]) if len(base) else 0.0,
+    )
 
 
-_COVERAGE = 9
+_COVERAGE = BASE_FEATURES.index("coverage")
+_WALK_START = len(BASE_FEATURES) + len(BEYOND_FEATURES)
 
 
-def _rank(walked: Walked, ranker: Ranker, k: int, *, graph_first: bool) -> list[Found]:
+def _rank(walked: Walked, features: Floats, ranker: Ranker, k: int, *, graph_first: bool) -> list[Found]:
     """Order by score; passages of equal score keep the order of their rows."""
-    scores = ranker.scores(walked.base, walked.features)
-    alone = ranker.scores(walked.base, np.zeros_like(walked.features))
+    scores = ranker.scores(features)
+    gained = features[:, _WALK_START:] @ ranker.weights[_WALK_START:]
     reached = np.array([row in walked.arrivals for row in walked.rows], dtype=np.bool_)
-    first = ~reached if graph_first else np.zeros(len(scores), dtype=np.bool_)
-    order = np.lexsort((walked.rows, -scores, first))[:k]
-    gained = _log_odds(scores) - _log_odds(alone)
-    return [
-        Found(walked.rows[i], float(scores[i]), float(gained[i]) if reached[i] else None) for i in order.tolist()
-    ]
-
-
-def _log_odds(scores: Floats) -> Floats:
-    clipped = np.clip(scores.astype(np.float64), 1e-12, 1 - 1e-12)
-    odds: Floats = np.log(clipped / (1 - clipped)).astype(np.float32)
-    return odds
+    last = ~reached if graph_first else np.zeros(len(scores), dtype=np.bool_)
+    order = np.lexsort((np.array(walked.rows), -scores, last))[:k]
+    return [Found(walked.rows[i], float(scores[i]), float(gained[i]) if reached[i] else None) for i in order.tolist()]

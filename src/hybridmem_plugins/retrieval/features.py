@@ -26,14 +26,13 @@ BASE_FEATURES = (
     "similarity_rank",
     "words",
     "words_rank",
-    "title",
     "link",
     "link_cased",
     "similarity_rest",
-    "words_rest",
     "coverage",
-    "names",
 )
+# What a passage adds to the strongest one: two passages alike answer one half of a question twice.
+BEYOND_FEATURES = ("beyond_words", "beyond_similarity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +81,10 @@ class Evidence:
         self.lexical = Ranking(*tiers.lexical.search(question.terms, depth, allowed))
         self._semantic_ranks, self._lexical_ranks = self.semantic.ranks(), self.lexical.ranks()
         self._idf = tiers.lexical.idf(question.terms)
-        self._rest = np.array([term in set(question.rest.split(" ")) for term in question.terms], dtype=np.bool_)
         self._links = self._link_weights()
         proposed = [*self.semantic.rows[:size].tolist(), *self.lexical.rows[:size].tolist(), *self._links]
         self.pool: list[int] = list(dict.fromkeys(proposed))
-        self._top: tuple[float, float] | None = None
+        self._top_rest: float | None = None
 
     def base(self, rows: Sequence[int]) -> tuple[Floats, Floats]:
         """Compare passages with the question.
@@ -98,29 +96,50 @@ class Evidence:
             The features, shape `(rows, len(BASE_FEATURES))`, and which of the question's words each passage has,
             weighted by how telling they are, shape `(rows, terms)`, one row summing to at most 1.
         """
-        tiers, question = self._tiers, self.question
-        gains = tiers.lexical.gains(question.terms, rows)
+        tiers = self._tiers
+        gains = tiers.lexical.gains(self.question.terms, rows)
         similarity = tiers.semantic.similarity(self._vector, rows)
         rest_similarity = tiers.semantic.similarity(self._rest_vector, rows)
-        rest_words = gains[:, self._rest].sum(axis=1)
-        if self._top is None:
-            self._top = float(rest_similarity.max(initial=0)), float(rest_words.max(initial=0))
+        if self._top_rest is None:
+            self._top_rest = max(float(rest_similarity.max(initial=0)), 1e-6)
         covered = (gains > 0) * (self._idf / self._idf.sum())
         columns = [
             similarity / max(float(self.semantic.scores.max(initial=0)), 1e-6),
             _reciprocal_ranks(rows, self._semantic_ranks),
             gains.sum(axis=1) / max(float(self.lexical.scores.max(initial=0)), 1e-6),
             _reciprocal_ranks(rows, self._lexical_ranks),
-            self._title_shares(rows),
             np.array([self._links.get(row, (0.0, 0.0))[0] for row in rows]),
             np.array([self._links.get(row, (0.0, 0.0))[1] for row in rows]),
-            rest_similarity / max(self._top[0], 1e-6),
-            rest_words / max(self._top[1], 1e-6),
+            rest_similarity / self._top_rest,
             covered.sum(axis=1),
-            self._name_shares(rows),
         ]
         features = np.stack([np.clip(column, -1, 1) for column in columns], axis=1).astype(np.float32)
         return features, covered.astype(np.float32)
+
+    def beyond(self, rows: Sequence[int], covered: Floats, top: int, top_covered: Floats) -> Floats:
+        """Compare passages with what the strongest one leaves open; for that one itself, with the whole question.
+
+        The similarity is the one to the part of the question's vector that is orthogonal to the strongest passage, as
+        in orthogonal matching pursuit (Pati, Rezaiifar and Krishnaprasad, 1993).
+
+        Args:
+            rows: Rows.
+            covered: Their weighted words (see `base`), shape `(rows, terms)`.
+            top: Row of the strongest passage.
+            top_covered: Its weighted words, shape `(terms,)`.
+
+        Returns:
+            Shape `(rows, len(BEYOND_FEATURES))`.
+        """
+        semantic = self._tiers.semantic
+        similarity = semantic.similarity(self._vector, rows)
+        top_vector = semantic.vectors([top])[0]
+        cosine = float(top_vector @ self._vector)
+        left = (similarity - cosine * semantic.similarity(top_vector, rows)) / max((1 - cosine**2) ** 0.5, 0.1)
+        words = np.maximum(covered - top_covered, 0).sum(axis=1)
+        own = np.array([row == top for row in rows])
+        left[own], words[own] = similarity[own], covered[own].sum(axis=1)
+        return np.stack([words, np.clip(left, -1, 1)], axis=1).astype(np.float32)
 
     def _link_weights(self) -> dict[int, tuple[float, float]]:
         """Return, for the passages that define a title in the question, its share of the question and its clarity."""
@@ -143,31 +162,7 @@ class Evidence:
         if len(rows) <= MAX_PER_NAME:
             return rows
         similarity = self._tiers.semantic.similarity(self._vector, rows)
-        return [rows[i] for i in np.lexsort((rows, -similarity))[:MAX_PER_NAME]]
-
-    def _title_shares(self, rows: Sequence[int]) -> NDArray[np.float64]:
-        """Return which share of each passage's title the question says."""
-        titles = [self._tiers.relational.title(row) for row in rows]
-        flat = [token for title in titles for token in title]
-        if not flat:
-            return np.zeros(len(rows))
-        idf = self._tiers.lexical.idf(flat)
-        asked = set(self.question.terms)
-        said = np.array([token in asked for token in flat])
-        owner = np.repeat(np.arange(len(rows)), [len(title) for title in titles])
-        weight = np.bincount(owner, idf, len(rows))
-        return np.divide(np.bincount(owner, idf * said, len(rows)), weight, out=np.zeros(len(rows)), where=weight > 0)
-
-    def _name_shares(self, rows: Sequence[int]) -> NDArray[np.float64]:
-        """Return which share of the question's names each passage mentions, rare names weighing more."""
-        names = self.question.mentions
-        if not names:
-            return np.zeros(len(rows))
-        count = len(self._tiers.lexical)
-        weights = np.array([np.log1p(count / (1 + link.info.mentions)) for link in names])
-        said = self._tiers.relational.mentioned(rows, [link.name for link in names])
-        shares: NDArray[np.float64] = said @ (weights / weights.sum())
-        return shares
+        return [rows[i] for i in np.lexsort((np.array(rows), -similarity))[:MAX_PER_NAME]]
 
 
 def _reciprocal_ranks(rows: Sequence[int], ranks: Mapping[int, int]) -> NDArray[np.float64]:

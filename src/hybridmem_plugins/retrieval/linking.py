@@ -59,7 +59,6 @@ class Question:
         tokens: Normalised tokens.
         terms: Distinct content words, in order; all words when there are no others.
         titles: Names in it that some passage defines, longest first where they overlap.
-        mentions: All names in it, also those that passages only mention.
         rest: The question without its titles: what is asked about them.
     """
 
@@ -67,7 +66,6 @@ class Question:
     tokens: tuple[str, ...]
     terms: tuple[str, ...]
     titles: tuple[LinkedName, ...]
-    mentions: tuple[LinkedName, ...]
     rest: str
 
 
@@ -92,14 +90,14 @@ def read_question(
     found = [
         LinkedName(name, start, end, infos[name], _cased(tokens[start:end], capitals))
         for span, places in spans.items()
-        if (name := aliases.get(span, span)) in infos
+        if (name := aliases.get(span, span)) in infos and infos[name].definers
         for start, end in places
     ]
-    titles = _longest([link for link in found if link.info.definers])
+    titles = _longest(found)
     titles += _misspelt(text, tokens, titles, graph, allowed, capitals)
     covered = {index for link in titles for index in range(link.start, link.end)}
     rest = " ".join(token for index, token in enumerate(tokens) if index not in covered)
-    return Question(text, tuple(tokens), terms, tuple(titles), tuple(_longest(found)), rest)
+    return Question(text, tuple(tokens), terms, tuple(titles), rest)
 
 
 def _spans(tokens: Sequence[str]) -> dict[str, list[tuple[int, int]]]:

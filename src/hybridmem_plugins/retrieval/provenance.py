@@ -15,8 +15,8 @@ from hybridmem_plugins.retrieval.model import Fact
 def path_rows(result: Result, row: int) -> list[int]:
     """Return the rows that the walk came through to a passage, the seed first and the passage last."""
     rows = [row]
-    while (arrival := result.arrivals.get(rows[0])) is not None and arrival.step.source not in rows:
-        rows.insert(0, arrival.step.source)
+    while (arrival := result.arrivals.get(rows[0])) is not None and arrival.source not in rows:
+        rows.insert(0, arrival.source)
         if arrival.hops == 1:
             break
     return rows
@@ -51,17 +51,17 @@ def provenance(result: Result, found: Found, graph_rank: int | None, passages: M
 
 
 def _move(result: Result, target: int, passages: Mapping[int, Passage]) -> dict[str, Any]:
-    step = result.arrivals[target].step
-    source, reached = passages[step.source], passages[target]
-    saying = reached if step.kind == "backward" else source
+    arrival = result.arrivals[target]
+    source, reached = passages[arrival.source], passages[target]
+    saying = reached if arrival.link.kind == "backward" else source
     return {
         "from": source.id,
         "from_title": source.title,
         "to": reached.id,
         "to_title": reached.title,
-        "name": step.name,
-        "kind": step.kind,
-        "sentence": sentence_with(saying.text, step.name),
+        "name": arrival.link.name,
+        "kind": arrival.link.kind,
+        "sentence": sentence_with(saying.text, arrival.link.name),
     }
 
 
@@ -71,9 +71,12 @@ def sentence_with(text: str, name: str) -> str:
     >>> sentence_with("She was a queen. She married Lothair II.", "lothair ii")
     'She married Lothair II.'
     """
-    wanted = f" {name} "
+    wanted, hint = f" {name} ", name[:2]
     for start, end in sentence_spans(text):
-        if wanted in f" {name_key(text[start:end])} ":
+        # Folding a sentence is slow; one without the name's first letters need not be.
+        if (
+            not hint.isascii() or hint in text[start:end].lower() or not text.isascii()
+        ) and wanted in f" {name_key(text[start:end])} ":
             return text[start:end]
     return ""
 

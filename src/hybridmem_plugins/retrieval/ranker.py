@@ -10,8 +10,12 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.retrieval.features import BASE_FEATURES, Floats
+from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, Floats
 from hybridmem_plugins.retrieval.walk import WALK_FEATURES
+
+FEATURES = BASE_FEATURES + BEYOND_FEATURES + WALK_FEATURES
+
+_LINK_CASED = BASE_FEATURES.index("link_cased")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Ranker:
         seed_bias: Intercept of the first model.
         seed_weights: Its weights, shape `(len(BASE_FEATURES),)`.
         bias: Intercept of the second model; it moves scores, not ranks.
-        weights: Its weights, shape `(len(BASE_FEATURES) + len(WALK_FEATURES),)`.
+        weights: Its weights, shape `(len(FEATURES),)`.
     """
 
     seed_bias: float
@@ -33,17 +37,24 @@ class Ranker:
     weights: NDArray[np.float32]
 
     def seed_strength(self, base: Floats) -> Floats:
-        """Return how likely each passage answers, relative to the likeliest, in (0, 1]."""
+        """Return how much the walk trusts each passage, in (0, 1].
+
+        That is how likely it answers, relative to the likeliest; and where the question says its title, at least how
+        clearly it does: of two things compared, the less like the question is as good a seed as the other.
+        """
         if not len(base):
             return np.zeros(0, dtype=np.float32)
-        likelihood = np.sqrt(_sigmoid(base @ self.seed_weights + self.seed_bias))
-        strength: Floats = likelihood / likelihood.max()
+        likelihood = np.sqrt(self.seed_likelihood(base))
+        strength: Floats = np.maximum(likelihood / likelihood.max(), base[:, _LINK_CASED])
         return strength
 
-    def scores(self, base: Floats, walked: Floats) -> Floats:
-        """Return the score of each passage, in (0, 1)."""
-        split = len(BASE_FEATURES)
-        return _sigmoid(base @ self.weights[:split] + walked @ self.weights[split:] + self.bias)
+    def seed_likelihood(self, base: Floats) -> Floats:
+        """Return how likely each passage answers, in (0, 1)."""
+        return _sigmoid(base @ self.seed_weights + self.seed_bias)
+
+    def scores(self, features: Floats) -> Floats:
+        """Return the score of each passage, in (0, 1), from its features, shape `(rows, len(FEATURES))`."""
+        return _sigmoid(features @ self.weights + self.bias)
 
 
 @cache
@@ -64,7 +75,7 @@ def ranker_from_json(text: str) -> Ranker:
         seed_bias=float(stored["seed"]["bias"]),
         seed_weights=weights("seed", BASE_FEATURES),
         bias=float(stored["rank"]["bias"]),
-        weights=weights("rank", BASE_FEATURES + WALK_FEATURES),
+        weights=weights("rank", FEATURES),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from numpy.typing import ArrayLike
 
-from hybridmem_plugins.memory.graph import NameInfo, Step, StepKind
+from hybridmem_plugins.memory.graph import ALL_KINDS, NameInfo, StepKind, Steps
 from hybridmem_plugins.memory.lexical import Floats
 from hybridmem_plugins.memory.rows import Mask, Rows
 
@@ -63,17 +63,9 @@ class RelationalTier(Protocol):
         """Return the defined name closest to a misspelt one."""
         ...
 
-    def title(self, row: int) -> Sequence[str]:
-        """Return the tokens of what a passage is about."""
-        ...
-
-    def mentioned(self, rows: Sequence[int], names: Sequence[str]) -> Mask:
-        """Return which passage mentions or defines which name, shape `(rows, names)`."""
-        ...
-
     def neighbourhood(
-        self, rows: Sequence[int], kinds: Collection[StepKind] = ..., allowed: Mask | None = None
-    ) -> list[Step]:
+        self, rows: Sequence[int], kinds: Collection[StepKind] = ALL_KINDS, allowed: Mask | None = None
+    ) -> Steps:
         """Return the steps that lead from many passages to others."""
         ...
 

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hybridmem_plugins.memory.graph import Step
+from hybridmem_plugins.memory.graph import ALL_KINDS, Link, StepKind, Steps
 from hybridmem_plugins.memory.rows import Mask
-from hybridmem_plugins.retrieval.features import Evidence, Floats
+from hybridmem_plugins.retrieval.features import BASE_FEATURES, Evidence, Floats
 from hybridmem_plugins.retrieval.tiers import RelationalTier
 
 # For each kind of step: how strong the best one is, that times what the target covers of the question beyond the
 # source, and that times how much the target is like what is asked about the names.
-WALK_FEATURES = tuple(f"{kind}{what}" for kind in ("forward", "backward", "shared") for what in ("", "_new", "_rest"))
-_FIRST_COLUMN = {"forward": 0, "backward": 3, "shared": 6}
+WALK_FEATURES = tuple(f"{kind}{what}" for kind in ALL_KINDS for what in ("", "_new", "_rest"))
+_COLUMN = {"forward": 0, "backward": 3, "shared": 6}
+_SIMILARITY, _REST = BASE_FEATURES.index("similarity"), BASE_FEATURES.index("similarity_rest")
 
 SEEDS = 8
 # Passages found at the first hop from which the walk goes on, and what a hop costs.
 SECOND_HOP_SEEDS = 5
 HOP_DECAY = 0.5
+_ONWARD: tuple[StepKind, ...] = ("forward",)
 # Targets of one name that are followed, those most like the question first.
 MAX_TARGETS = 5
-# Passages that the walk may add, the most strongly linked first.
+# Passages that each hop may add, the most strongly linked first.
 MAX_FOUND = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """The strongest way that a walk found to a passage."""
+    """The strongest way that a walk found to a passage.
 
-    strength: float
-    step: Step
+    Attributes:
+        source: Row that the last step came from.
+        link: What joins the two.
+        hops: Number of steps from a passage that the question itself found.
+    """
+
+    source: int
+    link: Link
     hops: int
 
 
@@ -43,13 +50,15 @@ class Walked:
 
     Attributes:
         rows: The pool, then what the walk added.
-        base: Base features, shape `(rows, base features)`.
+        base: Base features, shape `(rows, len(BASE_FEATURES))`.
+        covered: Weighted words of the question that each passage has, shape `(rows, terms)`.
         features: Walk features, shape `(rows, len(WALK_FEATURES))`.
         arrivals: The best way to each passage that a step led to.
     """
 
     rows: list[int]
     base: Floats
+    covered: Floats
     features: Floats
     arrivals: dict[int, Arrival]
 
@@ -68,13 +77,18 @@ def walk(
         allowed: Mask over rows; None allows all.
     """
     walker = _Walker(evidence, base, covered)
-    seeds = np.lexsort((evidence.pool, -strength))[:SEEDS]
+    seeds = np.lexsort((np.array(evidence.pool), -strength))[:SEEDS].tolist()
     start = {evidence.pool[i]: float(strength[i]) for i in seeds}
     walker.follow(graph.neighbourhood(list(start), allowed=allowed), start, hops=1)
     onward = walker.strongest(SECOND_HOP_SEEDS, start)
     if onward:
-        walker.follow(graph.neighbourhood(list(onward), ("forward",), allowed), onward, hops=2)
+        walker.follow(graph.neighbourhood(list(onward), _ONWARD, allowed), onward, hops=2)
     return walker.result()
+
+
+def no_walk(evidence: Evidence, base: Floats, covered: Floats) -> Walked:
+    """Return what a walk would that never left the pool."""
+    return _Walker(evidence, base, covered).result()
 
 
 class _Walker:
@@ -84,82 +98,77 @@ class _Walker:
         self._index = {row: i for i, row in enumerate(self._rows)}
         self._base, self._covered = base, covered
         self._features = np.zeros((len(self._rows), len(WALK_FEATURES)), dtype=np.float32)
-        self._arrivals: dict[int, Arrival] = {}
+        self._arrivals: dict[int, tuple[float, Arrival]] = {}
 
-    def follow(self, steps: Sequence[Step], strength: dict[int, float], hops: int) -> None:
+    def follow(self, steps: Steps, strength: dict[int, float], hops: int) -> None:
         """Take steps from sources of known strength."""
-        weights = [strength[step.source] * _damping(step) for step in steps]
-        self._meet(steps, weights)
-        taken = [i for i, step in enumerate(steps) if step.target in self._index]
-        if not taken:
+        if not len(steps):
             return
-        steps, weight = [steps[i] for i in taken], np.array([weights[i] for i in taken], dtype=np.float32)
-        keep = self._closest(steps)
-        steps, weight = [steps[i] for i in keep], weight[keep]
-        source = np.array([self._index[step.source] for step in steps])
-        target = np.array([self._index[step.target] for step in steps])
-        column = np.array([_FIRST_COLUMN[step.kind] for step in steps])
+        weight = np.array([strength[row] for row in steps.source.tolist()]) * _damping(steps.links)[steps.link]
+        self._meet(steps.target, weight)
+        target = np.array([self._index.get(row, -1) for row in steps.target.tolist()])
+        kept = np.flatnonzero(target >= 0)
+        kept = kept[self._closest(steps.link[kept], target[kept])]
+        target, weight, link = target[kept], weight[kept].astype(np.float32), steps.link[kept]
+        source = np.array([self._index[row] for row in steps.source[kept].tolist()], dtype=np.int64)
         new = np.maximum(self._covered[target] - self._covered[source], 0).sum(axis=1)
         rest = np.maximum(self._base[target, _REST], 0)
+        column = np.array([_COLUMN[kind] for kind, *_ in steps.links])[link]
         for offset, value in enumerate((weight, weight * new, weight * rest)):
             np.maximum.at(self._features, (target, column + offset), value)
-        for step, value in zip(steps, (weight * (1 + new + rest)).tolist(), strict=True):
-            old = self._arrivals.get(step.target)
-            if old is None or value > old.strength:
-                self._arrivals[step.target] = Arrival(value, step, hops)
+        self._arrive(target, source, [steps.links[i] for i in link.tolist()], weight * (1 + new + rest), hops)
 
     def strongest(self, count: int, seeds: dict[int, float]) -> dict[int, float]:
         """Return the passages found by stepping forward or back, and how strong they are as seeds."""
-        found = {
-            row: HOP_DECAY * float(self._features[i, [0, 3]].max())
-            for row, i in self._index.items()
-            if seeds.get(row, 0.0) < 0.5
-        }
-        ranked = sorted(((row, value) for row, value in found.items() if value > 0), key=lambda item: (-item[1], item[0]))
-        return dict(ranked[:count])
+        strength = HOP_DECAY * self._features[:, [0, 3]].max(axis=1, initial=0)
+        candidates = [(self._rows[i], float(strength[i])) for i in np.flatnonzero(strength).tolist()]
+        ranked = sorted((-value, row) for row, value in candidates if seeds.get(row, 0.0) < 0.5)
+        return {row: -value for value, row in ranked[:count]}
 
     def result(self) -> Walked:
-        return Walked(self._rows, self._base, self._features, self._arrivals)
+        arrivals = {row: arrival for row, (_, arrival) in self._arrivals.items()}
+        return Walked(self._rows, self._base, self._covered, self._features, arrivals)
 
-    def _meet(self, steps: Sequence[Step], weights: Sequence[float]) -> None:
+    def _meet(self, target: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
         """Compare the strongest new targets with the question."""
-        best: dict[int, float] = {}
-        for step, weight in zip(steps, weights, strict=True):
-            if step.target not in self._index and weight > best.get(step.target, 0.0):
-                best[step.target] = weight
-        rows = sorted(best, key=lambda row: (-best[row], row))[:MAX_FOUND]
-        if not rows:
+        rows, owner = np.unique(target, return_inverse=True)
+        best = np.zeros(len(rows))
+        np.maximum.at(best, owner, weight)
+        order = np.lexsort((rows, -best))
+        new = [row for row in rows[order].tolist() if row not in self._index][:MAX_FOUND]
+        if not new:
             return
-        base, covered = self._evidence.base(rows)
-        self._index.update((row, len(self._rows) + i) for i, row in enumerate(rows))
-        self._rows.extend(rows)
+        base, covered = self._evidence.base(new)
+        self._index.update((row, len(self._rows) + i) for i, row in enumerate(new))
+        self._rows.extend(new)
         self._base = np.concatenate([self._base, base])
         self._covered = np.concatenate([self._covered, covered])
-        self._features = np.concatenate([self._features, np.zeros((len(rows), len(WALK_FEATURES)), dtype=np.float32)])
+        self._features = np.concatenate([self._features, np.zeros((len(new), len(WALK_FEATURES)), dtype=np.float32)])
 
-    def _closest(self, steps: Sequence[Step]) -> list[int]:
-        """Keep, of the many passages that define one name, those most like the question."""
-        groups: dict[tuple[int, str], list[int]] = {}
-        kept = []
-        for i, step in enumerate(steps):
-            if step.kind == "forward":
-                groups.setdefault((step.source, step.name), []).append(i)
-            else:
-                kept.append(i)
-        for group in groups.values():
-            if len(group) > MAX_TARGETS:
-                group.sort(key=lambda i: (-float(self._base[self._index[steps[i].target], _SIMILARITY]), steps[i].target))
-            kept += group[:MAX_TARGETS]
-        return sorted(kept)
+    def _closest(self, link: NDArray[np.int64], target: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Keep, of the many passages that one link leads to, those most like the question."""
+        order = np.lexsort((target, -self._base[target, _SIMILARITY], link))
+        first = np.searchsorted(link[order], link[order])
+        return np.sort(order[np.arange(len(order)) - first < MAX_TARGETS])
+
+    def _arrive(
+        self, target: NDArray[np.int64], source: NDArray[np.int64], links: list[Link], value: Floats, hops: int
+    ) -> None:
+        """Remember the strongest way to each target."""
+        order = np.lexsort((source, -value, target))
+        first = np.ones(len(order), dtype=np.bool_)
+        first[1:] = target[order][1:] != target[order][:-1]
+        for i in order[first].tolist():
+            row, strength = self._rows[target[i]], float(value[i])
+            if row not in self._arrivals or strength > self._arrivals[row][0]:
+                self._arrivals[row] = strength, Arrival(self._rows[source[i]], links[i], hops)
 
 
-_SIMILARITY, _REST = 0, 7
-
-
-def _damping(step: Step) -> float:
-    """Return how much a step is worth: much said names and names of many things say little."""
-    if step.kind == "forward":
-        return 1 / (1 + math.log1p(step.mentions) / 4) / math.sqrt(max(1, step.meanings))
-    if step.kind == "backward":
-        return 1 / (1 + math.log1p(step.mentions))
-    return 1 / math.sqrt(max(1, step.mentions))
+def _damping(links: list[Link]) -> NDArray[np.float64]:
+    """Return how much each link is worth: much said names and names of many things say little."""
+    mentions = np.array([max(1, link.mentions) for link in links], dtype=np.float64)
+    meanings = np.array([max(1, link.meanings) for link in links], dtype=np.float64)
+    kinds = np.array([_COLUMN[link.kind] for link in links])
+    forward = 1 / (1 + np.log1p(mentions) / 4) / np.sqrt(meanings)
+    others = mentions ** np.where(kinds == _COLUMN["backward"], -1.0, -0.5)
+    return np.where(kinds == _COLUMN["forward"], forward, others)

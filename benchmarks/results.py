@@ -1,0 +1,20 @@
+"""Writing measured tables into one file, a section each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+HEAD = "# Measured results\n\nEach section is written by the command at its head; none is edited by hand.\n"
+
+
+def write_section(file: Path, title: str, lines: list[str]) -> None:
+    """Replace the section of this title, or add it at the end."""
+    text = file.read_text(encoding="utf-8") if file.exists() else HEAD
+    sections = re.split(r"(?m)^(?=## )", text)
+    section = f"## {title}\n\n" + "\n".join(lines).rstrip() + "\n\n"
+    kept = [section if part.startswith(f"## {title}\n") else part for part in sections]
+    if section not in kept:
+        kept[-1] = kept[-1].rstrip() + "\n\n"
+        kept.append(section)
+    file.write_text("".join(kept).rstrip() + "\n", encoding="utf-8")

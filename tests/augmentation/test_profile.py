@@ -1,0 +1,173 @@
+"""Noise learnt from retrievals, and made again."""
+
+import json
+import random
+import re
+
+import data
+import pytest
+from samples import PASSAGES, PROSE, TEXTS
+from test_dataset import CHUNKS, EXAMPLES
+
+from hybridmem_plugins import Passage
+from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter
+from hybridmem_plugins.augmentation.detectors import DETECTED_TEXT, detect
+from hybridmem_plugins.augmentation.edits import apply_changes
+from hybridmem_plugins.augmentation.examples import read_beir, read_rows
+from hybridmem_plugins.augmentation.labels import check_row
+from hybridmem_plugins.augmentation.operators import OPERATORS
+from hybridmem_plugins.augmentation.pools import WordIndex
+from hybridmem_plugins.augmentation.profile import NoiseProfile, record
+from hybridmem_plugins.augmentation.traces import Trace, TraceLog, read_trace, read_traces
+
+
+@pytest.mark.parametrize("name", DETECTED_TEXT)
+def test_detector_sees_its_operator_and_not_clean_prose(name):
+    assert detect(Passage(PROSE, "Title")) == {}
+    more = 0
+    for text in TEXTS:
+        severity = 1.0 if OPERATORS[name].typical == 1 else 0.3
+        changes = OPERATORS[name].run(text, severity, random.Random(4))
+        noisy = Passage(apply_changes(text, changes), "Title")
+        more += detect(noisy).get(name, 0.0) > detect(Passage(text, "Title")).get(name, 0.0)
+    assert more
+
+
+def test_detected_severity_is_the_applied_one():
+    text = " ".join(TEXTS[:1] * 6)
+    for name in ("nbsp", "zero_width", "ligatures", "line_break_hyphens", "heading_spam"):
+        for severity in (0.1, 0.4):
+            noisy = apply_changes(text, OPERATORS[name].run(text, severity, random.Random(0)))
+            assert detect(Passage(noisy, "t"))[name] == pytest.approx(severity, abs=0.07), name
+
+
+def test_profile_holds_no_text_and_comes_back_the_same(tmp_path):
+    traces = record(WordIndex(CHUNKS), {e["id"]: e["question"] for e in EXAMPLES}, {e["id"]: ["c1"] for e in EXAMPLES})
+    profile = NoiseProfile.from_traces(traces)
+    profile.save(tmp_path / "p.json")
+    assert NoiseProfile.load(tmp_path / "p.json") == profile
+    stored = (tmp_path / "p.json").read_text()
+    assert "mill" not in stored
+    assert "Avon" not in stored
+    assert max(profile.distance(profile).values()) == 0.0
+
+
+def test_profile_of_another_version_or_kind_is_refused(tmp_path):
+    path = tmp_path / "p.json"
+    for content, message in (
+        ({"kind": "hybridmem noise profile", "format": 99}, "p.json has profile format 99"),
+        ({"other": 1}, "p.json is no noise profile"),
+    ):
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=message):
+            NoiseProfile.load(path)
+    path.write_text("no json")
+    with pytest.raises(ValueError, match=r"p\.json is no noise profile"):
+        NoiseProfile.load(path)
+
+
+def test_distance_is_total_variation():
+    def profile(*ranks):
+        return NoiseProfile.from_traces(
+            Trace("q", tuple(PASSAGES[:3]), frozenset({f"p{rank}"} if rank else {"none"})) for rank in ranks
+        )
+
+    distance = profile(1, 1, 2, 0).distance(profile(1, 2, 2, 2))
+    assert distance["gold_rank"] == pytest.approx(0.5)
+    assert distance["results"] == 0.0
+
+
+def test_bad_input_says_what_to_do():
+    with pytest.raises(ValueError, match="questions is empty"):
+        NoiseProfile.from_retriever(WordIndex(CHUNKS), [])
+    with pytest.raises(ValueError, match="gold has 1 entries for 2"):
+        NoiseProfile.from_retriever(WordIndex(CHUNKS), ["a", "b"], gold=[["c1"]])
+    with pytest.raises(ValueError, match="no retrieval found"):
+        NoiseProfile.from_traces([{"run_type": "llm"}])
+    profile = NoiseProfile.from_retriever(WordIndex(CHUNKS), ["mill"])
+    with pytest.raises(ValueError, match="either a profile or rates"):
+        NoisyContextAugmenter(profile=profile, rates={"typos": 0.1})
+
+
+def test_trace_forms():
+    langchain = {"run_type": "retriever", "inputs": {"query": "q"},
+                 "outputs": {"documents": [{"page_content": "t", "metadata": {"title": "T"}}]}}  # fmt: skip
+    llama = {"class_name": "RetrievalEndEvent", "str_or_query_bundle": {"query_str": "q"},
+             "nodes": [{"node": {"id_": "n", "text": "t", "metadata": {"title": "T"}}, "score": 0.5}]}  # fmt: skip
+    flat = {"attributes": {"openinference.span.kind": "RETRIEVER", "input.value": "q",
+                           "retrieval.documents.0.document.content": "t",
+                           "retrieval.documents.0.document.metadata": '{"title": "T"}'}}  # fmt: skip
+    nested = {"attributes": {"openinference": {"span": {"kind": "RETRIEVER"}}, "input": {"value": "q"},
+              "retrieval": {"documents": [{"document": {"content": "t", "metadata": {"title": "T"}}}]}}}  # fmt: skip
+    for form in (langchain, llama, flat, nested):
+        trace = read_trace(form)
+        assert (trace.question, trace.passages[0].text, trace.passages[0].title) == ("q", "t", "T")
+    assert read_trace({"attributes": {"openinference.span.kind": "LLM"}}) is None
+    assert read_trace({"run_type": "chain"}) is None
+
+
+def test_trace_log_round_trip(tmp_path):
+    log = TraceLog(tmp_path / "traces.jsonl")
+    log.add("Where?", PASSAGES)
+    log.add("Who?", [])
+    first, second = read_traces(tmp_path / "traces.jsonl")
+    assert [p.text for p in first.passages] == [p.text for p in PASSAGES]
+    assert second.passages == ()
+    assert first.gold is None
+
+
+def worst(made, heldout):
+    distances = made.distance(heldout)
+    print(sorted(((round(v, 3), n) for n, v in distances.items()), reverse=True)[:8])
+    assert {"results", "together"} <= distances.keys()
+    return max((value, name) for name, value in distances.items())
+
+
+def test_contexts_match_heldout_retrievals_of_nq():
+    examples, chunks = read_beir(data.folder("retrieval", "nq-oracle-500"))
+    index = WordIndex(chunks)
+    order = random.Random(0).sample(range(len(examples)), len(examples))
+    asked = [examples[number] for number in order]
+    traces = record(lambda q: index(q)[:8], [e["question"] for e in asked], [e["gold_ids"] for e in asked])
+    cut = len(traces) * 4 // 5
+    profile, heldout = NoiseProfile.from_traces(traces[:cut]), NoiseProfile.from_traces(traces[cut:])
+    # A few NQ golds hold the answer in other words only.
+    dataset = NoisyContextAugmenter(seed=0, profile=profile).build_dataset(
+        asked[:cut], chunks, retriever=index, copies=2, on_bad_row="skip"
+    )
+    rows = list(dataset)
+    assert [found for row in rows if (found := check_row(row, dataset.lookup))] == []
+    value, name = worst(NoiseProfile.from_rows(rows), heldout)
+    assert value <= 0.10, name
+
+
+def break_like_a_parser(text, rng):
+    """Break a text at the rates of the research note, without the package's own operators."""
+    text = "".join("\u00a0" if c == " " and rng.random() < 1 / 16 else c for c in text)
+    if rng.random() < 0.976:
+        text = re.sub(r"^\|[-|: ]+\|$\n?", "", text, flags=re.MULTILINE)
+        text = re.sub(r"^\|(.*)\|$", lambda row: " ".join(row[1].replace("|", " ").split()), text, flags=re.MULTILINE)
+    sentences = re.split(r"(?<=[.!?]) ", text)
+    chosen = rng.randrange(len(sentences))
+    if len(text) > 200 and rng.random() < min(1.0, len(text) * 9865 / 12_800_000 * 1.0):
+        sentences[chosen] = f"\n# {sentences[chosen].strip()}\n"
+    return " ".join(sentences)
+
+
+def test_contexts_match_a_broken_parser():
+    rows = list(read_rows(data.folder("qa", "train", "tatqa-dev-span.jsonl.gz")))
+    texts = list(dict.fromkeys(row["context"] for row in rows))
+    clean = {text: Passage(text, f"Report {number}", f"t{number}") for number, text in enumerate(texts)}
+    rng = random.Random(1)
+    traces = []
+    for row in rows[:800]:
+        found = [clean[row["context"]], *rng.sample(list(clean.values()), 4)]
+        broken = tuple(Passage(break_like_a_parser(p.text, rng), p.title, p.id) for p in found)
+        traces.append(Trace(row["question"], tuple(rng.sample(broken, 5)), frozenset({found[0].id})))
+    rng.shuffle(traces)
+    cut = len(traces) * 4 // 5
+    profile, heldout = NoiseProfile.from_traces(traces[:cut]), NoiseProfile.from_traces(traces[cut:])
+    made = NoisyContextAugmenter(seed=0, profile=profile).build_dataset(rows[:640], clean.values())
+    value, name = worst(NoiseProfile.from_rows(made), heldout)
+    assert value <= 0.10, name
+    assert profile.shares("operator:nbsp")["light"] > 0.9
