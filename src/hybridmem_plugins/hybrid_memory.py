@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -255,7 +256,8 @@ class HybridMemory:
         await asyncio.to_thread(self.close)
 
     async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        context = copy_context()  # As `asyncio.to_thread` does: an embedder sees its caller's trace and settings.
+        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, call)
 
     # --- context managers ----------------------------------------------------------------------------------------
 
