@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -152,7 +153,7 @@ class HybridMemory:
             TypeError: An argument has the wrong type.
             ValueError: An empty question, k < 1, an unknown route or filter operator.
         """
-        return self._retrieve(question, k, filter, route, _hits)
+        return self._retrieve(question, k, filter, route, partial(_hits, k=k))
 
     def explain(
         self,
@@ -168,7 +169,7 @@ class HybridMemory:
 
         def explained(store: MemoryStore, result: Result) -> Explanation:
             return explain(
-                result, _hits(store, result), store.passages, asked_route=route, filtered=filter is not None
+                result, _hits(store, result, k), store.passages, asked_route=route, filtered=filter is not None
             )
 
         return self._retrieve(question, k, filter, route, explained)
@@ -296,7 +297,8 @@ class HybridMemory:
         await asyncio.to_thread(self.close)
 
     async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        context = copy_context()  # As `asyncio.to_thread` does: an embedder sees its caller's trace and settings.
+        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, call)
 
     # --- context managers ----------------------------------------------------------------------------------------
 
@@ -324,21 +326,19 @@ class _EmbeddedTiers:
     relational: KnowledgeGraph
 
 
-def _hits(store: MemoryStore, result: Result) -> list[Hit]:
+def _hits(store: MemoryStore, result: Result, k: int) -> list[Hit]:
     """Read the passages that were found and say why each is there; equal scores are in the order of their ids."""
-    reached = sorted((f for f in result.found if f.graph_score is not None), key=lambda f: -(f.graph_score or 0.0))
+    ids = dict(zip([f.row for f in result.found], store.ids([f.row for f in result.found]), strict=True))
+    first = result.choice.route == "relational"
+    best = sorted(result.found, key=lambda f: (first and f.graph_score is None, -f.score, ids[f.row]))[:k]
+    reached = sorted((f for f in best if f.graph_score is not None), key=lambda f: -(f.graph_score or 0.0))
     graph_ranks = {found.row: rank for rank, found in enumerate(reached, 1)}
-    rows = dict.fromkeys(row for found in result.found for row in path_rows(result, found.row))
+    rows = dict.fromkeys(row for found in best for row in path_rows(result, found.row))
     passages = dict(zip(rows, store.passages(list(rows)), strict=True))
-    hits = [
+    return [
         Hit(passages[found.row], found.score, provenance(result, found, graph_ranks.get(found.row), passages))
-        for found in result.found
+        for found in best
     ]
-    return (
-        sorted(hits, key=lambda hit: (-hit.score, hit.passage.id or ""))
-        if result.choice.route != "relational"
-        else hits
-    )
 
 
 def _nothing_stored(route: Route) -> Choice:

@@ -62,8 +62,8 @@ def _curve(arrow: Arrow) -> str:
 def _badge(arrow: Arrow) -> str:
     if arrow.number is None:
         return ""
-    x, y = arrow.middle
-    name = f"<text class=name x={x:.1f} y={y - 13:.1f} text-anchor=middle>{_text(arrow.label)}</text>"
+    x, y = arrow.badge
+    name = f"<text class=name x={x + _BADGE:.1f} y={y - 13:.1f} text-anchor=end>{_text(arrow.label)}</text>"
     return (
         f"<g class=badge><title>{_text(arrow.detail or arrow.label)}</title>"
         f"<circle cx={x:.1f} cy={y:.1f} r={_BADGE} />"

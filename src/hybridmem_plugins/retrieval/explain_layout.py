@@ -19,7 +19,7 @@ MAX_DRAWN = 12
 
 # Lengths in pixels.
 _WIDTHS: dict[Kind, float] = {"question": 92, "entity": 150, "hit": 196, "way": 196}
-_HEIGHT, _ROW, _GAP, _MARGIN, _HEAD = 46.0, 64.0, 86.0, 16.0, 34.0
+_HEIGHT, _ROW, _GAP, _MARGIN, _HEAD = 46.0, 64.0, 124.0, 16.0, 34.0
 _LETTER = 7.0
 
 
@@ -69,9 +69,9 @@ class Arrow:
     aside: bool = False
 
     @property
-    def middle(self) -> Point:
-        """A point on the curve, nearer to the end, where arrows that leave one box have parted."""
-        t = 0.5 if self.aside else 0.62
+    def badge(self) -> Point:
+        """A point on the curve, near its end, where arrows that leave one box have parted."""
+        t = 0.6 if self.aside else 0.8
         shares = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
         x, y = (sum(s * p[axis] for s, p in zip(shares, self.points, strict=True)) for axis in (0, 1))
         return x, y
@@ -145,8 +145,8 @@ def picture_of(explanation: Explanation) -> Picture:
     for hop in hops:
         start, end = boxes[f"p:{hop.source.id}"], boxes[f"p:{hop.target.id}"]
         said = hop.name in {name_key(start.full), name_key(end.full)}
-        arrows.append(_arrow(start, end, hop.number, "" if said else _fit(hop.name, _GAP), hop.sentence))
-    width = max(box.x + box.width for box in boxes.values()) + _MARGIN + (_GAP / 2 if any(a.aside for a in arrows) else 0)
+        arrows.append(_arrow(start, end, hop.number, "" if said else _fit(hop.name, _GAP - 20), hop.sentence))
+    width = max(box.x + box.width for box in boxes.values()) + _MARGIN
     height = max(box.y + box.height / 2 for box in boxes.values()) + _MARGIN
     tops = [(head, (boxes[c[0]].x + boxes[c[0]].width / 2, _MARGIN)) for head, c in zip(heads, columns, strict=False)]
     return Picture(list(boxes.values()), arrows, tops, width, height, len(explanation.hits) - len(drawn))
@@ -177,32 +177,35 @@ def _ordered(keys: list[str], nodes: Mapping[str, _Node], columns: Sequence[Sequ
 
 
 def _placed(columns: Sequence[Sequence[str]], nodes: Mapping[str, _Node]) -> dict[str, Box]:
-    tallest = max(len(column) for column in columns) * _ROW
+    """Centre each column, but stand the names beside the passages about them, which are the first of theirs."""
+    tallest = max(len(column) for column in columns)
     boxes: dict[str, Box] = {}
     x = _MARGIN
-    for column in columns:
+    for column, following in zip(columns, [*columns[1:], ()], strict=True):
         width = max(_WIDTHS[nodes[key].kind] for key in column)
-        top = _HEAD + (tallest - len(column) * _ROW) / 2
+        height = max(len(column), len(following)) if nodes[column[0]].kind == "entity" else len(column)
+        top = _HEAD + (tallest - height) * _ROW / 2
         for index, key in enumerate(column):
             node = nodes[key]
-            height = _HEIGHT if node.kind in ("hit", "way") else 32.0
             label = _fit(node.label, width - 22)
             y = top + (index + 0.5) * _ROW
-            boxes[key] = Box(node.kind, label, node.note, printable(node.label), x, y, width, height, node.score)
+            tall = _HEIGHT if node.kind in ("hit", "way") else 32.0
+            boxes[key] = Box(node.kind, label, node.note, printable(node.label), x, y, width, tall, node.score)
         x += width + _GAP
     return boxes
 
 
 def _arrow(start: Box, end: Box, number: int | None = None, label: str = "", detail: str = "") -> Arrow:
-    """Join two boxes, from the right edge of one to the left edge of the other; back by a loop on the right."""
-    a = (start.x + start.width, start.y)
+    """Join two boxes, from the right edge of one to the left edge of the other; back by a loop on the left."""
     if end.x > start.x:
-        b, reach = (end.x, end.y), (end.x - a[0]) / 2
+        a, b = (start.x + start.width, start.y), (end.x, end.y)
+        reach = (b[0] - a[0]) / 2
         return Arrow((a, (a[0] + reach, a[1]), (b[0] - reach, b[1]), b), number, label, detail)
-    # A loop ends a little off the middle, so that it is told from those that start there.
-    b = (end.x + end.width, end.y + (8 if start.y > end.y else -8))
-    reach = 26 + min(54.0, abs(a[1] - b[1]) / 5)
-    return Arrow((a, (a[0] + reach, a[1]), (b[0] + reach, b[1]), b), number, label, detail, aside=True)
+    # A loop starts and ends off the middle, so that it is told from the arrows that end there.
+    down = 10 if end.y > start.y else -10
+    a, b = (start.x, start.y + down), (end.x, end.y - down)
+    reach = 30 + min(54.0, abs(a[1] - b[1]) / 4)
+    return Arrow((a, (a[0] - reach, a[1]), (b[0] - reach, b[1]), b), number, label, detail, aside=True)
 
 
 def _fit(text: str, width: float) -> str:

@@ -14,7 +14,7 @@ from hybridmem_plugins.retrieval.explain_layout import Arrow, Box, Picture, pict
 _INK, _DIM, _LINE, _HOP = "#1c2024", "#687076", "#cfd4d9", "#0b7285"
 _FILLS = {"question": _INK, "entity": "#fff3d6", "hit": "#e6f6f4", "way": "#f1f3f5"}
 _EDGES = {"question": _INK, "entity": "#dba63a", "hit": "#56b3a4", "way": _DIM}
-_LINE_HEIGHT, _PAD, _LEAST_WIDTH = 19.0, 18.0, 820.0
+_LINE_HEIGHT, _SPACE, _PAD, _LEAST_WIDTH = 19.0, 7.0, 18.0, 820.0
 # Pixels of the layout to an inch, and points to such a pixel.
 _SCALE, _POINT = 96.0, 0.75
 # Looked for, in this order, when the default font lacks the letters.
@@ -34,7 +34,7 @@ def draw(explanation: Explanation, path: Path, dpi: int) -> None:
     title = textwrap.wrap(shorten(explanation.question, 400), int(letters * 0.62))
     below = _legend(explanation, picture, letters)
     above = _PAD + (len(title) * 1.5 + 1.6) * _LINE_HEIGHT
-    height = above + picture.height + len(below) * _LINE_HEIGHT + 2 * _PAD
+    height = above + picture.height + len(below) * _LINE_HEIGHT + sum(bool(n) for n, _ in below) * _SPACE + 2.5 * _PAD
     # Not pyplot: its global state is neither for threads nor for a library.
     figure = Figure(figsize=(width / _SCALE, height / _SCALE), facecolor="white")
     FigureCanvasAgg(figure)
@@ -48,8 +48,9 @@ def draw(explanation: Explanation, path: Path, dpi: int) -> None:
     route = f"Route {explanation.route}: {shorten(explanation.reason, letters - 20)}"
     write(_PAD, above - 0.9 * _LINE_HEIGHT, route, 12, color=_DIM)
     _draw_graph(axes, write, picture, (width - picture.width) / 2, above)
-    for index, (number, line) in enumerate(below):
-        y = above + picture.height + _PAD + (index + 0.5) * _LINE_HEIGHT
+    y = above + picture.height + _PAD
+    for number, line in below:
+        y += _LINE_HEIGHT + (_SPACE if number else 0)
         write(_PAD, y, number, 12, color=_HOP, weight="bold")
         write(_PAD + 24, y, line, 12, color=_INK if number else _DIM)
     figure.savefig(path, dpi=dpi, format="png", metadata={"Software": None})
@@ -88,12 +89,12 @@ def _draw_arrow(axes: Any, write: _Writer, arrow: Arrow, left: float, top: float
         FancyArrowPatch(path=curve, arrowstyle="-|>" if hop else "-", mutation_scale=9, shrinkA=0, shrinkB=0, **style)
     )
     if arrow.number is not None:
-        x, y = (left + arrow.middle[0], top + arrow.middle[1])
+        x, y = left + arrow.badge[0], top + arrow.badge[1]
         badge = {"boxstyle": "circle,pad=0.25", "facecolor": _HOP, "edgecolor": "none"}
         write(x, y, str(arrow.number), 10, color="white", weight="bold", ha="center", bbox=badge, zorder=6)
         halo = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
         if arrow.label:
-            write(x, y - 17, arrow.label, 10.5, color=_HOP, ha="center", bbox=halo, zorder=5)
+            write(x + 9, y - 17, arrow.label, 10.5, color=_HOP, ha="right", bbox=halo, zorder=5)
 
 
 def _draw_box(axes: Any, write: _Writer, box: Box, left: float, top: float) -> None:
