@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from hybridmem_plugins.printing import printable, shorten
 from hybridmem_plugins.samples import SampleQuestion
 
 if TYPE_CHECKING:
-    from hybridmem_plugins import Hit
+    from hybridmem_plugins import Explanation, Hit
 
 __all__ = [
     "counted",
@@ -29,8 +31,10 @@ __all__ = [
     "print_demo_start",
     "print_hits",
     "print_indexed",
+    "print_json",
     "print_skipped",
     "progress",
+    "show_explanation",
 ]
 
 SNIPPET = 220
@@ -108,6 +112,27 @@ def hits_as_json(question: str, hits: Iterable[Hit]) -> dict[str, Any]:
         "question": question,
         "hits": [hit.to_dict() for hit in hits],
     }
+
+
+def print_json(value: Any) -> None:
+    """Print JSON, with escapes where the terminal cannot show the letters."""
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    sys.stdout.write(json.dumps(value, ensure_ascii=ascii_only, indent=2) + "\n")
+
+
+def show_explanation(explanation: Explanation, *, as_json: bool, html: Path | None, png: Path | None) -> None:
+    """Print an explanation, and write the files that were asked for."""
+    if html is not None:
+        html.write_text(explanation.to_html(), encoding="utf-8")
+    if png is not None:
+        explanation.to_png(png)
+    if as_json:
+        print_json(explanation.to_dict())
+    else:
+        sys.stdout.write(explanation.to_text())
+    for file in (html, png):
+        if file is not None:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"Wrote {printable(str(file))}"))
 
 
 def print_hits(question: str, hits: Sequence[Hit], total: int) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from html import escape
 from string import Template
 
 from hybridmem_plugins.extraction.tokens import name_key
 from hybridmem_plugins.printing import printable, shorten
-from hybridmem_plugins.retrieval.explain import ROUTE_NAMES, Explanation, Hop, Source, score_text
+from hybridmem_plugins.retrieval.explain import ROUTE_NAMES, Explanation, Hop, Source, score_text, source_of
 from hybridmem_plugins.retrieval.explain_layout import Arrow, Box, Picture, picture_of
 from hybridmem_plugins.retrieval.model import Hit
 
 _SNIPPET = 320
 _BADGE = 9
+_PUNCTUATION = " .,;:!?()[]{}\"'“”‘’«»*_"
 
 
 def page(explanation: Explanation) -> str:
@@ -29,7 +29,8 @@ def page(explanation: Explanation) -> str:
         picture=svg(picture) + left_out if explanation.hits else "<p class=dim>Nothing was found.</p>",
         entities=_entities(explanation),
         seeds=_seeds(explanation),
-        hops="".join(_hop(hop) for hop in explanation.hops) or "<li class='none dim'>None: the question found all.</li>",
+        hops="".join(_hop(hop) for hop in explanation.hops)
+        or "<li class='none dim'>None: the question found all.</li>",
         hits="".join(_hit(rank, hit, explanation) for rank, hit in enumerate(explanation.hits, 1)),
         style=_STYLE,
     )
@@ -93,7 +94,7 @@ def _entities(explanation: Explanation) -> str:
     for entity in explanation.entities:
         taken = "" if entity.said == entity.name else f", taken for <b>{_text(entity.name)}</b>"
         more = f" <span class=dim>({entity.meanings} meanings)</span>" if entity.meanings > 1 else ""
-        about = _listed(_source(source) for source in entity.passages)
+        about = ", ".join(_source(source) for source in entity.passages)
         items.append(f"<li><b>{_text(entity.said)}</b>{taken}{more}: {about}</li>")
     return "".join(items) or "<li class='none dim'>The question says no name that a passage is about.</li>"
 
@@ -101,7 +102,7 @@ def _entities(explanation: Explanation) -> str:
 def _seeds(explanation: Explanation) -> str:
     items = [
         f"<li><span class=strength>{seed.strength:.2f}</span> {_source(seed.passage)}"
-        + (f" <span class=dim>named by the question</span>" if seed.entities else "")
+        + (" <span class=dim>named by the question</span>" if seed.entities else "")
         + "</li>"
         for seed in explanation.seeds
     ]
@@ -112,7 +113,8 @@ def _hop(hop: Hop) -> str:
     sentence = f"<q>{_marked(hop.sentence, hop.name)}</q>" if hop.sentence else "<span class=dim>said by a title</span>"
     return (
         f"<li><span class=number>{hop.number}</span><div>{_source(hop.source)} → {_source(hop.target)} "
-        f"<span class=dim>by</span> {_text(hop.name)} <span class=kind>{_text(hop.kind)}</span><br>{sentence}</div></li>"
+        f"<span class=dim>by</span> {_text(hop.name)} <span class=kind>{_text(hop.kind)}</span>"
+        f"<br>{sentence}</div></li>"
     )
 
 
@@ -128,14 +130,11 @@ def _hit(rank: int, hit: Hit, explanation: Explanation) -> str:
     where = hit.passage.metadata.get("source")
     source = f"<div class=dim>{_text(str(where))}</div>" if where else ""
     return (
-        f"<tr><td class=rank>{rank}</td><td class=passage>{_source(_of(hit))}<p>{_text(hit.passage.text, _SNIPPET)}</p>"
-        f"{source}</td><td class=score>{hit.score:.3f}<div class=bar><i style='width:{hit.score:.1%}'></i></div></td>"
+        f"<tr><td class=rank>{rank}</td><td class=passage>{_source(source_of(hit.passage))}"
+        f"<p>{_text(hit.passage.text, _SNIPPET)}</p>{source}</td>"
+        f"<td class=score>{hit.score:.3f}<div class=bar><i style='width:{hit.score:.1%}'></i></div></td>"
         f"{cells}<td class=hops>{numbers or '<span class=dim>–</span>'}</td></tr>"
     )
-
-
-def _of(hit: Hit) -> Source:
-    return Source(str(hit.passage.id), hit.passage.title)
 
 
 def _source(source: Source) -> str:
@@ -143,21 +142,20 @@ def _source(source: Source) -> str:
     return f"<bdi><b>{_text(source.title, 100)}</b></bdi> {identifier}" if source.title else identifier
 
 
-def _listed(items: Iterable[str]) -> str:
-    return ", ".join(items)
-
-
 def _marked(sentence: str, name: str) -> str:
     """Mark the name in its sentence, however it is spelt there."""
-    tokens = shorten(sentence, 600).split(" ")
+    flat = shorten(sentence, 600)
+    tokens = flat.split(" ")
     count = name.count(" ") + 1
     for size in (count, count + 1, count + 2):
         for start in range(len(tokens) - size + 1):
-            said = " ".join(tokens[start : start + size])
-            if name_key(said) == name:
-                before, after = (escape(" ".join(part)) for part in (tokens[:start], tokens[start + size :]))
-                return f"{before} <mark>{escape(said)}</mark> {after}".strip()
-    return escape(" ".join(tokens))
+            if name_key(" ".join(tokens[start : start + size])) == name:
+                begin = len(" ".join([*tokens[:start], ""]))
+                said = " ".join(tokens[start : start + size])
+                begin += len(said) - len(said.lstrip(_PUNCTUATION))
+                said = said.strip(_PUNCTUATION)
+                return f"{escape(flat[:begin])}<mark>{escape(said)}</mark>{escape(flat[begin + len(said) :])}"
+    return escape(flat)
 
 
 def _text(text: str, length: int | None = None) -> str:
@@ -183,7 +181,8 @@ h2{font-size:12px;letter-spacing:.07em;text-transform:uppercase;color:var(--dim)
 .lead{margin:0 0 22px;overflow-wrap:anywhere}.dim{color:var(--dim)}
 section{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:18px 20px;margin:0 0 16px;
 min-width:0;overflow-wrap:anywhere}
-.pair{display:grid;grid-template-columns:1fr 1fr;gap:16px}@media(max-width:760px){.pair{grid-template-columns:1fr;gap:0}}
+.pair{display:grid;grid-template-columns:1fr 1fr;gap:16px}
+@media(max-width:760px){.pair{grid-template-columns:1fr;gap:0}}
 .scroll{overflow-x:auto}svg{display:block;width:100%;min-width:640px;height:auto;margin:0 auto}
 svg text{fill:var(--ink);font-size:12.5px;font-weight:600}
 svg .head{fill:var(--dim);font-size:11px;font-weight:400}svg .note{fill:var(--dim);font-size:11px;font-weight:400}

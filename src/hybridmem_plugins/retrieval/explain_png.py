@@ -18,7 +18,15 @@ _LINE_HEIGHT, _SPACE, _PAD, _LEAST_WIDTH = 19.0, 7.0, 18.0, 820.0
 # Pixels of the layout to an inch, and points to such a pixel.
 _SCALE, _POINT = 96.0, 0.75
 # Looked for, in this order, when the default font lacks the letters.
-_FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans", "Arial Unicode MS", "Microsoft YaHei", "PingFang SC")
+_FONTS = (
+    "DejaVu Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans",
+    "Arial Unicode MS",
+    "Microsoft YaHei",
+    "PingFang SC",
+)
 
 
 def draw(explanation: Explanation, path: Path, dpi: int) -> None:
@@ -84,7 +92,11 @@ def _draw_arrow(axes: Any, write: _Writer, arrow: Arrow, left: float, top: float
     curve = Curve(
         [(left + x, top + y) for x, y in arrow.points], [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]
     )
-    style = {"color": _HOP if hop else _LINE, "linewidth": 1.2, "linestyle": (0, (2, 3)) if arrow.aside else "-"}
+    style: dict[str, Any] = {
+        "color": _HOP if hop else _LINE,
+        "linewidth": 1.2,
+        "linestyle": (0, (2, 3)) if arrow.aside else "-",
+    }
     axes.add_patch(
         FancyArrowPatch(path=curve, arrowstyle="-|>" if hop else "-", mutation_scale=9, shrinkA=0, shrinkB=0, **style)
     )
@@ -102,7 +114,12 @@ def _draw_box(axes: Any, write: _Writer, box: Box, left: float, top: float) -> N
 
     x, y = left + box.x, top + box.y
     rounding = box.height / 2 if box.kind in ("question", "entity") else 9
-    frame = {"facecolor": _FILLS[box.kind], "edgecolor": _EDGES[box.kind], "linewidth": 0.9, "zorder": 3}
+    frame: dict[str, Any] = {
+        "facecolor": _FILLS[box.kind],
+        "edgecolor": _EDGES[box.kind],
+        "linewidth": 0.9,
+        "zorder": 3,
+    }
     corner = (x, y - box.height / 2)
     shape = f"round,pad=0,rounding_size={rounding}"
     dashes = "--" if box.kind == "way" else "-"
