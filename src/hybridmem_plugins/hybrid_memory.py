@@ -100,7 +100,7 @@ class HybridMemory:
         """Store passages in one step; one whose id is stored already is replaced.
 
         Args:
-            passages: What to store. Ids are derived from title and text where they are missing.
+            passages: What to store. Ids are derived from title, text and metadata where they are missing.
             vectors: Shape `(n, dimension)`; None asks the embedder.
 
         Returns:
