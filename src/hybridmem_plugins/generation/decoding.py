@@ -183,6 +183,7 @@ def decode(
     settings: GenerationSettings,
     pad_id: int,
     turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    cancelled: Callable[[], bool] = bool,
 ) -> Iterator[tuple[int, str]]:
     """Generate until every row has finished.
 
@@ -192,6 +193,7 @@ def decode(
         settings: How to choose tokens; shared by the rows.
         pad_id: Token to pad prompts with, on the left.
         turn: Makes a context to run each model step in. It is left before anything is yielded.
+        cancelled: Asked before every token; once true, generation ends with what there is.
 
     Yields:
         Row index and the piece of text it gained.
@@ -199,7 +201,7 @@ def decode(
     sampler = _Sampler(settings, len(rows))
     with turn():
         batch = _Batch(model, rows, pad_id)
-    while True:
+    while not cancelled():
         with turn():
             tokens = sampler(batch.logits(), batch.rows, batch.indices)
         pieces = [

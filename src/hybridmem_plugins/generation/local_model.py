@@ -205,9 +205,9 @@ class LocalModel:
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index].prompt))
         for start in range(0, len(order), self.batch_size):
             part = [rows[index] for index in order[start : start + self.batch_size]]
-            for _ in decode(self.model, part, settings, self._pad_id, lambda: self._using(adapter)):
-                if cancelled is not None and cancelled.is_set():
-                    break
+            stopped = cancelled.is_set if cancelled is not None else bool
+            for _ in decode(self.model, part, settings, self._pad_id, lambda: self._using(adapter), stopped):
+                pass
         return [self._finished(row, adapter) for row in rows]
 
     def chat(self, messages: Sequence[Message], **options: Any) -> Generation:
@@ -309,4 +309,5 @@ class LocalModel:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _finished(self, row: Row, adapter: str) -> Generation:
-        return Generation(row.text, row.finish_reason or "length", len(row.prompt), len(row.ids), adapter)
+        text = row.text if row.finish_reason else self._text(row.ids)
+        return Generation(text, row.finish_reason or "length", len(row.prompt), len(row.ids), adapter)
