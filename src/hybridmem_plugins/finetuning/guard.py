@@ -35,8 +35,12 @@ def check_head(model: Any) -> None:
 
 
 def head(model: Any, states: Any) -> Any:
-    """Return logits, in float32, of hidden states (positions, width)."""
-    return model.get_output_embeddings()(states).float()
+    """Return logits, computed in float32 also under autocast, of hidden states (positions, width)."""
+    torch = require("torch", "train")
+    layer = model.get_output_embeddings()
+    bias = layer.bias.float() if getattr(layer, "bias", None) is not None else None
+    with torch.autocast(states.device.type, enabled=False):
+        return torch.nn.functional.linear(states.float(), layer.weight.float(), bias)
 
 
 def answer_loss(model: Any, states: Any, labels: Any) -> Any:

@@ -82,7 +82,8 @@ def make_guarded_trainer(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             peft_model = self.accelerator.unwrap_model(model)
-            loss, answers, kl = guarded_loss(peft_model, inputs, config, self.state.global_step)
+            with self.accelerator.autocast():
+                loss, answers, kl = guarded_loss(peft_model, inputs, config, self.state.global_step)
             self._metrics["train"]["answer_loss"].append(answers)
             self._metrics["train"]["kl"].append(kl)
             return (loss, None) if return_outputs else loss

@@ -146,8 +146,7 @@ class Trainer:
         self.config, self.output = config or TrainConfig(), Path(output)
         if model is None or isinstance(model, str | Path):
             tokenizer = loading.load_tokenizer(model)
-            # Weights stay in float32, so that the adapter fits what users load; autocast computes in bfloat16.
-            self.model_name = loading.BUNDLED_NAME if model is None else str(model)
+                self.model_name = loading.BUNDLED_NAME if model is None else str(model)
             model = loading.load_base(model, dtype="float32", device=device)
         else:
             self.model_name = getattr(model.config, "_name_or_path", "") or type(model).__name__
@@ -213,6 +212,9 @@ class Trainer:
         torch, trl, peft = require("torch", "train"), require("trl", "train"), require("peft", "train")
         config = self.config
         on_gpu = next(self.model.parameters()).device.type == "cuda"
+        bf16 = on_gpu and torch.cuda.is_bf16_supported() if config.bf16 is None else config.bf16
+        if bf16:
+            self.model.to(torch.bfloat16)  # the frozen base alone; the adapter's weights are float32
         steps = len(dataset) // (step_rows * self._parts)
         arguments = trl.SFTConfig(
             output_dir=str(self.output), num_train_epochs=1, max_steps=max_steps or -1,
@@ -220,8 +222,7 @@ class Trainer:
             learning_rate=config.learning_rate, lr_scheduler_type="cosine",
             warmup_steps=round(config.warmup * steps), weight_decay=config.weight_decay,
             optim="adamw_torch_fused" if on_gpu else "adamw_torch", max_grad_norm=1.0,
-            bf16=on_gpu and torch.cuda.is_bf16_supported() if config.bf16 is None else config.bf16,
-            use_cpu=not on_gpu, seed=config.seed, data_seed=config.seed, report_to="none", logging_steps=10,
+            bf16=bf16, use_cpu=not on_gpu, seed=config.seed, data_seed=config.seed, report_to="none", logging_steps=10,
             save_strategy="steps" if config.save_steps else "no", save_steps=config.save_steps or 500,
             save_total_limit=2, gradient_checkpointing=config.gradient_checkpointing,
             dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False, max_length=None,
