@@ -39,6 +39,7 @@ class TrainConfig:
         save_steps: Steps between checkpoints to resume from; 0 for none.
         bf16: Compute in bfloat16; None does where CUDA is there.
         gradient_checkpointing: Recompute activations to save memory.
+        save_dtype: Precision of the saved adapter, `"float32"` or, at half the size, `"float16"`.
     """
 
     rank: int = 32
@@ -60,11 +61,13 @@ class TrainConfig:
     save_steps: int = 0
     bf16: bool | None = None
     gradient_checkpointing: bool = False
+    save_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         positive = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "micro_batches", "max_length")
         wrong = [name for name in positive if getattr(self, name) <= 0]
         wrong += [name for name in ("kl_weight", "guard_share", "kl_tokens", "kl_rows") if getattr(self, name) < 0]
+        wrong += ["save_dtype"] if self.save_dtype not in ("float32", "float16", "bfloat16") else []
         if wrong:
             msg = f"Training settings out of range: {', '.join(wrong)}."
             raise ValueError(msg)
@@ -146,7 +149,7 @@ class Trainer:
         self.config, self.output = config or TrainConfig(), Path(output)
         if model is None or isinstance(model, str | Path):
             tokenizer = loading.load_tokenizer(model)
-                self.model_name = loading.BUNDLED_NAME if model is None else str(model)
+            self.model_name = loading.BUNDLED_NAME if model is None else str(model)
             model = loading.load_base(model, dtype="float32", device=device)
         else:
             self.model_name = getattr(model.config, "_name_or_path", "") or type(model).__name__
@@ -236,6 +239,12 @@ class Trainer:
         require("transformers", "train").set_seed(config.seed)
         return make_guarded_trainer(self.model, self.tokenizer, arguments, dataset, lora, config)
 
+    def _cast(self, file: Path) -> None:
+        if self.config.save_dtype != "float32":
+            numbers = require("safetensors.torch", "train")
+            dtype = getattr(require("torch", "train"), self.config.save_dtype)
+            numbers.save_file({key: value.to(dtype) for key, value in numbers.load_file(file).items()}, file)
+
     def _last_checkpoint(self) -> str | None:
         folders = [path for path in self.output.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
         return str(max(folders, key=lambda path: int(path.name.rpartition("-")[2]))) if folders else None
@@ -246,6 +255,7 @@ class Trainer:
         for peft_config in trained.peft_config.values():
             peft_config.base_model_name_or_path = self.model_name
         trained.save_pretrained(str(self.output), safe_serialization=True)
+        self._cast(self.output / "adapter_model.safetensors")
         log = [record for record in trainer.state.log_history if "answer_loss" in record]
         facts = {"base": self.model_name, "rows": rows, "steps": steps, "config": asdict(self.config), "log": log}
         (self.output / "training.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")

@@ -115,8 +115,13 @@ class _Sampler:
                 self._penalise(logits[position], row)
         if not self.generators:
             return [int(token) for token in logits.argmax(dim=-1).tolist()]
-        logits = logits.cpu()
-        return [self._draw(logits[position], self.generators[index]) for position, index in enumerate(indices)]
+        width = self.settings.top_k or logits.shape[-1]
+        ordered, tokens = logits.topk(min(width, logits.shape[-1]), dim=-1)
+        ordered, tokens = ordered.cpu(), tokens.cpu()
+        return [
+            self._draw(ordered[position], tokens[position], self.generators[index])
+            for position, index in enumerate(indices)
+        ]
 
     def _penalise(self, logits: Any, row: Row) -> None:
         torch = require("torch", "llm")
@@ -124,12 +129,9 @@ class _Sampler:
         values, penalty = logits[seen], self.settings.repetition_penalty
         logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
 
-    def _draw(self, logits: Any, generator: Any) -> int:
+    def _draw(self, ordered: Any, tokens: Any, generator: Any) -> int:
         torch = require("torch", "llm")
-        ordered, tokens = (logits / self.settings.temperature).sort(descending=True, stable=True)
-        if self.settings.top_k:
-            ordered, tokens = ordered[: self.settings.top_k], tokens[: self.settings.top_k]
-        probabilities = ordered.softmax(dim=-1)
+        probabilities = (ordered / self.settings.temperature).softmax(dim=-1)
         if self.settings.top_p < 1.0:
             before = probabilities.cumsum(dim=-1) - probabilities
             probabilities = probabilities.masked_fill(before >= self.settings.top_p, 0.0)
