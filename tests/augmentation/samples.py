@@ -3,9 +3,9 @@
 from hybridmem_plugins import Passage
 
 PROSE = (
-    "Ada Lovelace wrote the first program in 1843. She \u201coften\u201d met Charles Babbage in London — it's said the café "
-    "offered a fine, efficient office. The Analytical Engine of Babbage was never finished; its store held 1,000 numbers. "
-    "Ada Lovelace died in 1852. Her notes were translated, published and largely forgotten for a century."
+    "Ada Lovelace wrote the first program in 1843. She \u201coften\u201d met Charles Babbage in London — it's said the "
+    "café offered a fine, efficient office. The Analytical Engine of Babbage was never finished; its store held 1,000 "
+    "numbers. Ada Lovelace died in 1852. Her notes were translated, published and largely forgotten for a century."
 )
 MARKDOWN = """# Report
 

@@ -93,6 +93,13 @@ class Draft:
     edits: list[Edit] = field(default_factory=list)
     planted: dict[str, str] = field(default_factory=dict)
     """What a false copy says in place of the answer: keys `operator`, `replaced`, `planted`."""
+    severities: dict[str, float] = field(default_factory=dict)
+    """The highest severity at which each operator changed something."""
+
+    def record(self, operator: str, severity: float, edits_before: int) -> None:
+        """Keep the severity of an operator that has added to the log."""
+        if len(self.edits) > edits_before:
+            self.severities[operator] = max(severity, self.severities.get(operator, 0.0))
 
     def change_text(self, index: int, operator: str, changes: Sequence[Change]) -> None:
         """Edit one passage's text. Logged from right to left, so that no edit moves the next one's offsets."""

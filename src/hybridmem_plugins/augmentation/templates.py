@@ -87,14 +87,22 @@ def get_template(name: str) -> PromptTemplate:
     return TEMPLATES[name]
 
 
-def _heading(passage: Passage) -> str:
-    shown = [f"{key}: {passage.metadata[key]}" for key in SHOWN_METADATA if passage.metadata.get(key) is not None]
-    return " ".join(filter(None, [passage.title or "", f"({'; '.join(shown)})" if shown else ""]))
+def said_about(passage: Passage) -> str:
+    """Give what a prompt shows of a passage beside its text: the title, and metadata in brackets.
+
+    >>> said_about(Passage("It was Ada.", "Ada", metadata={"date": "1843", "score": 0.5}))
+    'Ada (date: 1843)'
+    """
+    metadata = passage.metadata
+    if not metadata:
+        return passage.title or ""
+    shown = [f"{key}: {metadata[key]}" for key in SHOWN_METADATA if metadata.get(key) is not None]
+    return f"{passage.title or ''} ({'; '.join(shown)})".lstrip() if shown else passage.title or ""
 
 
 def _numbered(question: str, passages: Sequence[Passage]) -> str:
     blocks = [
-        f"[{number}] {_heading(passage)}".rstrip() + f"\n{passage.text}" for number, passage in enumerate(passages, 1)
+        f"[{number}] {said_about(passage)}".rstrip() + f"\n{passage.text}" for number, passage in enumerate(passages, 1)
     ]
     body = "\n\n".join(blocks) or NOTHING_RETRIEVED
     # A fence longer than any run inside, as in CommonMark, so that a passage cannot close it.
@@ -107,7 +115,7 @@ _OWN_TAGS = re.compile(r"<(?=/?(?:passages?|title|text)\b)", re.IGNORECASE)
 
 def _xml(question: str, passages: Sequence[Passage]) -> str:
     blocks = [
-        f'<passage id="{number}">\n<title>{_OWN_TAGS.sub("&lt;", _heading(passage))}</title>\n'
+        f'<passage id="{number}">\n<title>{_OWN_TAGS.sub("&lt;", said_about(passage))}</title>\n'
         f"<text>{_OWN_TAGS.sub('&lt;', passage.text)}</text>\n</passage>"
         for number, passage in enumerate(passages, 1)
     ]
@@ -116,7 +124,7 @@ def _xml(question: str, passages: Sequence[Passage]) -> str:
 
 
 def _finetune_rag(question: str, passages: Sequence[Passage]) -> str:
-    blocks = [f"Filename: {_heading(passage)}\nInformation:\n{passage.text}" for passage in passages]
+    blocks = [f"Filename: {said_about(passage)}\nInformation:\n{passage.text}" for passage in passages]
     return "\n\n".join(blocks or [NOTHING_RETRIEVED]) + f"\n\nQuestion: {question}"
 
 

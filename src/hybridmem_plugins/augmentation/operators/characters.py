@@ -46,6 +46,9 @@ def ocr_confusions(text: str, severity: float, rng: random.Random) -> list[Chang
     return [Change(*shape.span(), _OCR[shape[0]]) for shape in pick(_OCR_SHAPE.finditer(text), severity, rng)]
 
 
+_SPACE = re.compile(" ")
+_ANY_WORD = re.compile(r"\w+")
+_JOINED = re.compile("ff[il]?|f[il]")
 _LONG_WORD = re.compile(r"[^\W\d_]{7,}")
 
 
@@ -61,7 +64,7 @@ def line_break_hyphens(text: str, severity: float, rng: random.Random) -> list[C
 @operator("characters", unit="spaces", typical=0.1)
 def nbsp(text: str, severity: float, rng: random.Random) -> list[Change]:
     """Spaces become no-break spaces (U+00A0)."""
-    return [Change(*space.span(), "\u00a0") for space in pick(re.finditer(" ", text), severity, rng)]
+    return [Change(*space.span(), "\u00a0") for space in pick(_SPACE.finditer(text), severity, rng)]
 
 
 @operator("characters", unit="words of four letters or more", typical=0.05)
@@ -113,15 +116,13 @@ _LIGATURES = {"ffi": "\ufb03", "ffl": "\ufb04", "ff": "\ufb00", "fi": "\ufb01", 
 @operator("characters", unit="letter groups that printers join", typical=0.7)
 def ligatures(text: str, severity: float, rng: random.Random) -> list[Change]:
     """Letter groups become single ligature characters (fi, fl, ff)."""
-    return [
-        Change(*found.span(), _LIGATURES[found[0]]) for found in pick(re.finditer("ff[il]?|f[il]", text), severity, rng)
-    ]
+    return [Change(*found.span(), _LIGATURES[found[0]]) for found in pick(_JOINED.finditer(text), severity, rng)]
 
 
 @operator("characters", unit="words with a capital", typical=1.0)
 def lost_case(text: str, severity: float, rng: random.Random) -> list[Change]:
     """Capitals are lost, as after a lower-casing preprocessor."""
-    words = (word for word in re.finditer(r"\w+", text) if word[0] != word[0].lower())
+    words = (word for word in _ANY_WORD.finditer(text) if word[0] != word[0].lower())
     return [Change(*word.span(), word[0].lower()) for word in pick(words, severity, rng)]
 
 

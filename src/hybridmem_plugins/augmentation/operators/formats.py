@@ -11,6 +11,9 @@ from hybridmem_plugins.augmentation.operators.chunks import SENTENCE
 from hybridmem_plugins.augmentation.operators.markdown import Table, structures, tables
 from hybridmem_plugins.augmentation.operators.registry import insertion, operator, pick
 
+_HEADING_MARK = re.compile(r" {0,3}#{1,6} +")
+_LIST_MARK = re.compile(r"[ \t]*(?:[-+*]|\d+[.)])[ \t]+")
+
 
 @operator("format", unit="table rows", typical=0.3)
 def broken_tables(text: str, severity: float, rng: random.Random) -> list[Change]:
@@ -40,7 +43,7 @@ def _flat(text: str, table: Table) -> str:
 def unclosed_fences(text: str, severity: float, rng: random.Random) -> list[Change]:
     """A code block's closing fence is missing, so that the rest of the chunk reads as code."""
     closings = []
-    for fence in structures(text).fences:
+    for fence in structures(text).fences if "```" in text or "~~~" in text else ():
         last = re.search(r"\n[ \t]*(?:`{3,}|~{3,})[ \t]*\n?\Z", text[fence.start : fence.end])
         if last:
             closings.append(Change(fence.start + last.start(), fence.start + last.end(), "\n"))
@@ -50,7 +53,8 @@ def unclosed_fences(text: str, severity: float, rng: random.Random) -> list[Chan
 @operator("format", unit="headings", typical=0.5)
 def broken_headings(text: str, severity: float, rng: random.Random) -> list[Change]:
     """Headings lose their mark or the space after it, so that they read as text."""
-    marks = [re.compile(r" {0,3}#{1,6} +").match(text, span.start) for span in structures(text).headings]
+    headings = structures(text).headings if "#" in text else ()
+    marks = [_HEADING_MARK.match(text, span.start) for span in headings]
     return [
         Change(*mark.span(), rng.choice(["", mark[0].rstrip()]))
         for mark in pick(list(filter(None, marks)), severity, rng)
@@ -61,7 +65,7 @@ def broken_headings(text: str, severity: float, rng: random.Random) -> list[Chan
 def broken_lists(text: str, severity: float, rng: random.Random) -> list[Change]:
     """List items lose their bullet or number and run on in the line before."""
     starts = sorted(span.start for span in structures(text).list_items)
-    marks = [re.compile(r"[ \t]*(?:[-+*]|\d+[.)])[ \t]+").match(text, start) for start in starts]
+    marks = [_LIST_MARK.match(text, start) for start in starts]
     changes = []
     for mark in pick([mark for mark in marks if mark], severity, rng):
         joined = mark.start() > 0 and text[mark.start() - 1] == "\n" and text[mark.start() - 2 : mark.start()] != "\n\n"
@@ -94,7 +98,7 @@ def broken_emphasis(text: str, severity: float, rng: random.Random) -> list[Chan
 
 
 def _outside_fences(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
-    found = list(pattern.finditer(text))
+    found = list(pattern.finditer(text)) if "](" in text or "*" in text or "_" in text else []
     fences = structures(text).fences if found else ()
     return [match for match in found if not any(fence.start <= match.start() < fence.end for fence in fences)]
 
@@ -162,7 +166,8 @@ _LATEX_HINT = re.compile(r"\\[A-Za-z]+\b|\$[^$\n]+\$")
 @operator("format", unit="LaTeX marks", typical=0.5)
 def latex_loss(text: str, severity: float, rng: random.Random) -> list[Change]:
     """Formulas lose commands, braces, dollars, raised and lowered marks."""
-    sites = _LATEX.finditer(text) if _LATEX_HINT.search(text) else ()
+    maybe = "$" in text or "\\" in text
+    sites = _LATEX.finditer(text) if maybe and _LATEX_HINT.search(text) else ()
     return [Change(*mark.span(), "") for mark in pick(sites, severity, rng)]
 
 

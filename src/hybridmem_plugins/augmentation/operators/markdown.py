@@ -39,8 +39,8 @@ class Structures:
     list_items: tuple[Span, ...] = ()
 
 
-# Cheap sign that a text may hold a table, fence, heading or list; plain prose is not parsed at all.
-_MAYBE = re.compile(r"\||```|~~~|^ {0,3}(?:#|[-+*] |\d+[.)] )|^ {0,3}[=-]+\s*$", re.MULTILINE)
+# Plain prose has no sign of a table, fence, heading or list, and is not parsed at all.
+_LIST_MARK = re.compile(r"\n[ \t]*(?:[-+*]|\d{1,9}[.)])[ \t]")
 
 
 @lru_cache(maxsize=1)
@@ -56,7 +56,8 @@ def structures(text: str) -> Structures:
     >>> [span.start for span in structures("intro\n\n# Title\n\n- one\n- two\n").list_items]
     [16, 22]
     """
-    return _parsed(text) if _MAYBE.search(text) else _NONE
+    marked = any(mark in text for mark in ("|", "```", "~~~", "#")) or _LIST_MARK.search("\n" + text)
+    return _parsed(text) if marked else _NONE
 
 
 def tables(text: str) -> tuple[Table, ...]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from hybridmem_plugins.augmentation.answers import contains_answer
-from hybridmem_plugins.augmentation.edits import Change
+from hybridmem_plugins.augmentation.edits import Change, apply_changes
 
 _NUMBER = re.compile(r"(?<![\w.,])\d[\d,]*(?:\.\d+)?(?![\w,]*\d)")
 _YEAR = re.compile(r"(?<!\d)(?:1[5-9]|20)\d\d(?!\d)")
@@ -31,10 +31,9 @@ def substitute(value: str, rng: random.Random, earlier: bool = False) -> str | N
     True
     """
     replaced = _NUMBER.sub(lambda found: _other_number(found[0], rng, earlier), value)
-    for month in _MONTHS:
-        replaced = re.sub(rf"\b{month}\b", rng.choice([m for m in _MONTHS if m != month]), replaced, count=1)
-        if replaced != value:
-            break
+    month = next((month for month in _MONTHS if month in value.split()), None)
+    if month:
+        replaced = replaced.replace(month, rng.choice([other for other in _MONTHS if other != month]), 1)
     if replaced != value:
         return replaced
     words = value.split()
@@ -70,7 +69,9 @@ def answer_swap(
     changes = [
         Change(*found.span(), planted) for found in re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", text, re.IGNORECASE)
     ]
-    return (changes, planted) if changes else ([], "")
+    if not changes or contains_answer(apply_changes(text, changes), answers):
+        return [], ""
+    return changes, planted
 
 
 def entity_swaps(text: str, entity: str, rng: random.Random) -> tuple[list[Change], str]:

@@ -1,0 +1,168 @@
+"""One clean context becomes one noisy one, in the order in which real pipelines break it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hybridmem_plugins.augmentation.answers import contains_answer
+from hybridmem_plugins.augmentation.edits import Draft, random_for
+from hybridmem_plugins.augmentation.examples import Example
+from hybridmem_plugins.augmentation.labels import consistent, supported_answer
+from hybridmem_plugins.augmentation.operators import OPERATORS
+from hybridmem_plugins.augmentation.operators.context import Sources, arrange, fill
+from hybridmem_plugins.augmentation.pools import ChunkStore, Pools
+from hybridmem_plugins.augmentation.recipe import ContextPlan, Recipe
+from hybridmem_plugins.passage import Passage
+
+ATTEMPTS = 6
+"""Noise that would mislabel the row (the answer slipped into a wrong passage) is drawn anew so many times."""
+
+# These look at the gold's text, so they come after the gold is noised and before the list is filled.
+_COPIES_OF_GOLD = ("contradiction", "outdated_version", "off_entity")
+
+
+class Composed(NamedTuple):
+    """A noisy context, the kind of row it became, and the answer that it still supports (or None)."""
+
+    draft: Draft
+    kind: str
+    supported: str | None
+
+
+def compose(example: Example, recipe: Recipe, store: ChunkStore, seed: int, row_id: str) -> Composed:
+    """Noise one example.
+
+    Args:
+        example: Question, answers and gold.
+        recipe: Chooses kinds, operators and severities.
+        store: Chunks to draw wrong passages from.
+        seed: Of the whole data set.
+        row_id: Of this row; with the seed, it alone decides on all randomness.
+
+    Returns:
+        The noisy context. Where every attempt would have been labelled wrongly, the clean one.
+    """
+    rng = random_for(seed, row_id, "row")
+    plan = recipe.context(rng, len(example.gold))
+    for _ in range(ATTEMPTS):
+        draft = _attempt(example, plan, recipe, store, rng)
+        supported = supported_answer(draft, example)
+        if consistent(draft, example, supported, store.holds):
+            return Composed(draft, plan.kind, supported)
+    return Composed(_fresh(example), "clean", example.answers[0])
+
+
+def _fresh(example: Example) -> Draft:
+    return Draft(list(example.gold), ["gold"] * len(example.gold))
+
+
+def _attempt(example: Example, plan: ContextPlan, recipe: Recipe, store: ChunkStore, rng: random.Random) -> Draft:
+    draft = _fresh(example)
+    sources = Sources(Pools(store, example), plan.size, [span for spans in example.spans for span in spans])
+    if plan.kind == "clean":
+        return draft
+    if plan.kind == "empty":
+        _run(draft, "empty_retrieval", 1.0, rng, sources)
+        return draft
+    if plan.kind == "no_gold":
+        _run(draft, "missing_gold", 1.0, rng, sources)
+    noise_passages(draft, range(len(draft.passages)), recipe, store, rng, example)
+    joined = any(len(spans) > 1 for spans in example.spans)
+    for name, severity in plan.operators:
+        # A false copy of an answer in several parts would be half true.
+        if name in _COPIES_OF_GOLD and not joined:
+            _run(draft, name, severity, rng, sources)
+    first = len(draft.passages)
+    _fill(draft, plan, sources, rng)
+    noise_passages(draft, range(first, len(draft.passages)), recipe, store, rng, example)
+    for name, severity in plan.operators:
+        if name not in _COPIES_OF_GOLD:
+            _run(draft, name, severity, rng, sources)
+    if plan.gold_rank is not None and "gold" in draft.roles:
+        place(draft, draft.roles.index("gold"), plan.gold_rank)
+    return draft
+
+
+def _run(draft: Draft, name: str, severity: float, rng: random.Random, sources: Sources) -> None:
+    known = len(draft.edits)
+    OPERATORS[name].run(draft, severity, rng, sources)
+    draft.record(name, severity, known)
+
+
+def _fill(draft: Draft, plan: ContextPlan, sources: Sources, rng: random.Random) -> None:
+    free = plan.size - len(draft.passages)
+    wanted = plan.fills[: max(free, 0)]
+    for name in dict.fromkeys(wanted):
+        fill(draft, name, wanted.count(name), sources, rng)
+    fill(draft, "random_irrelevant", plan.size - len(draft.passages), sources, rng)
+
+
+def place(draft: Draft, index: int, rank: int) -> None:
+    """Move one passage to a rank, leaving the others in their order."""
+    order = [other for other in range(len(draft.passages)) if other != index]
+    order.insert(min(rank, len(order)), index)
+    arrange(draft, "order", order)
+
+
+def noise_passages(
+    draft: Draft,
+    indices: Sequence[int],
+    recipe: Recipe,
+    store: ChunkStore | None,
+    rng: random.Random,
+    example: Example | None = None,
+) -> None:
+    """Apply the operators that the recipe chooses for each of some passages of a draft."""
+    for index in indices:
+        for name, severity in recipe.passage(rng, draft.passages[index]):
+            operator = OPERATORS[name]
+            passage, known = draft.passages[index], len(draft.edits)
+            if operator.kind == "metadata":
+                others = store.passages[:50] if store else draft.passages
+                for change in operator.run(passage, severity, rng, others):
+                    draft.set_field(index, name, change.field, change.after)
+            elif operator.kind == "neighbour":
+                following = _neighbour(draft, index, store, example)
+                draft.change_text(index, name, operator.run(passage.text, severity, rng, following))
+            else:
+                draft.change_text(index, name, operator.run(passage.text, severity, rng))
+            draft.record(name, severity, known)
+
+
+def _neighbour(draft: Draft, index: int, store: ChunkStore | None, example: Example | None) -> str:
+    """Give the text of the next chunk, unless it holds the answer: a wrong passage must stay wrong."""
+    passage: Passage = draft.passages[index]
+    text = store.after(passage) if store else "".join(other.text for other in draft.passages[index + 1 : index + 2])
+    if text and example and store:
+        spans = [span for spans in example.spans for span in spans]
+        if contains_answer(text, spans):
+            return ""
+    return text
+
+
+_NEED_NO_POOL = frozenset({"near_duplicate", "order", "split_chunk", "swapped_ids"})
+
+
+class _NoPools:
+    def pool(self, operator: str, rng: random.Random) -> Sequence[Passage]:
+        return ()
+
+
+def noise_context(draft: Draft, recipe: Recipe, rng: random.Random) -> None:
+    """Noise retrieved passages of which nothing is known: neither gold nor answer.
+
+    The recipe's mix holds here too: some contexts stay clean, some become empty, all others are noised.
+    """
+    plan = recipe.context(rng, len(draft.passages))
+    if plan.kind == "clean":
+        return
+    if plan.kind == "empty":
+        draft.splice("empty_retrieval", 0, len(draft.passages), [], [])
+        return
+    noise_passages(draft, range(len(draft.passages)), recipe, None, rng)
+    sources = Sources(_NoPools(), len(draft.passages))
+    for name, severity in plan.operators:
+        if name in _NEED_NO_POOL:
+            _run(draft, name, severity, rng, sources)

@@ -1,0 +1,90 @@
+"""What is in a data set: counts, hashes and licences, so that nobody has to guess later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hybridmem_plugins.passage import Passage
+
+FORMAT = 1
+_BANDS = ((0.1, "up to 0.1"), (0.3, "0.1 to 0.3"), (0.6, "0.3 to 0.6"), (1.0, "0.6 to 1"))
+
+
+def hash_passages(passages: Sequence[Passage]) -> str:
+    """Hash ids and texts of passages in their order (SHA-256, hex)."""
+    digest = hashlib.sha256()
+    for passage in passages:
+        digest.update(f"{passage.id}\x1f{passage.text}\x1e".encode("utf-8", "replace"))
+    return digest.hexdigest()
+
+
+@dataclass(slots=True)
+class Datasheet:
+    """Counts over rows.
+
+    Attributes:
+        settings: Everything that decides on the rows, beside the inputs.
+        chunks_sha256: Over ids and texts of all chunks, in order.
+        rows_sha256: Over the exported file; "" where none was written.
+        licences: Source to licence, as the user gave them.
+        kept_apart_from: Evaluation files checked for shared questions and passages.
+        rows: How many there are.
+        counts: By split, kind, template, outcome (answer, abstention, disagreement) and reason of leaving out.
+        operators: By operator: rows in which it changed something, and edits.
+        severities: By operator: rows in each band of severity.
+    """
+
+    settings: dict[str, Any]
+    chunks_sha256: str
+    licences: dict[str, str] = field(default_factory=dict)
+    kept_apart_from: list[str] = field(default_factory=list)
+    rows_sha256: str = ""
+    rows: int = 0
+    chunks: int = 0
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    operators: dict[str, dict[str, int]] = field(default_factory=dict)
+    severities: dict[str, dict[str, int]] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def fingerprint(self) -> str:
+        """Name what decides on the rows: settings, chunks and the files kept apart."""
+        parts = [self.settings, self.chunks_sha256, self.kept_apart_from, self.format]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def count(self, row: Mapping[str, Any]) -> None:
+        """Count one row."""
+        labels = row["labels"]
+        self.rows += 1
+        outcome = "abstention" if labels["abstain"] else "disagreement" if labels["contradiction"] else "answer"
+        named = {"split": row["split"], "kind": labels["kind"], "template": row["template"], "outcome": outcome}
+        for name, value in named.items():
+            self._add(self.counts, name, value)
+        for name, number in Counter(edit["operator"] for edit in row["edits"]).items():
+            self._add(self.operators, name, "rows")
+            self._add(self.operators, name, "edits", number)
+        for name, severity in labels["severities"].items():
+            self._add(self.severities, name, next(band for limit, band in _BANDS if severity <= limit))
+
+    def left_out(self, reason: str) -> None:
+        """Count one example that gave no row."""
+        self._add(self.counts, "left_out", reason)
+
+    @staticmethod
+    def _add(table: dict[str, dict[str, int]], name: str, value: str, number: int = 1) -> None:
+        counted = table.setdefault(name, {})
+        counted[value] = counted.get(value, 0) + number
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give it as plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Datasheet:
+        """Read what `as_dict` gave."""
+        return cls(**fields)

@@ -1,0 +1,251 @@
+"""Questions with answers and gold passages, and chunks, read from whatever form the user has them in."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from hybridmem_plugins.augmentation.answers import whole_words
+from hybridmem_plugins.passage import Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question with what answers it.
+
+    Attributes:
+        id: Names the row in the data set and in errors.
+        question: What is asked.
+        answers: Forms of the answer that occur in the gold passages, best first.
+        spans: For each of the answers, the spans that must all be found: itself, or the parts of a joined answer.
+        gold: The passages that answer it.
+        completion: A longer target written by somebody else, or None.
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    spans: tuple[tuple[str, ...], ...]
+    gold: tuple[Passage, ...]
+    completion: str | None = None
+
+
+def as_passage(item: Any, fallback_id: str | None = None, title_key: str = "title") -> Passage:
+    """Turn a text, dict, `Passage`, LangChain `Document` or LlamaIndex node into a `Passage` with an id.
+
+    Args:
+        item: The thing; frameworks are told by their attributes and never imported.
+        fallback_id: Id for an item without one; None derives it from title and text.
+        title_key: Metadata key that holds the title.
+
+    Raises:
+        TypeError: The item is none of these, or has no text.
+
+    >>> as_passage({"_id": "d1", "title": "Ada", "text": "She wrote."}).id
+    'd1'
+    """
+    text: Any
+    given: Any
+    if isinstance(item, Passage):
+        text, title, given, metadata = item.text, item.title, item.id, item.metadata
+    elif isinstance(item, str):
+        text, title, given, metadata = item, None, None, {}
+    elif isinstance(item, Mapping):
+        text, metadata = item.get("text", item.get("page_content")), item.get("metadata") or {}
+        title, given = item.get("title") or metadata.get(title_key), item.get("id", item.get("_id"))
+    else:
+        item = getattr(item, "passage", None) or getattr(item, "node", item)
+        if isinstance(item, Passage):
+            return as_passage(item, fallback_id, title_key)
+        metadata = getattr(item, "metadata", None) or {}
+        text = item.page_content if hasattr(item, "page_content") else getattr(item, "text", None)
+        title, given = metadata.get(title_key), getattr(item, "node_id", None) or getattr(item, "id", None)
+    if not isinstance(text, str) or not text.strip():
+        msg = (
+            f"{fallback_id or 'a chunk'}: expected a non-empty text, a Passage, a dict with 'text', a LangChain "
+            f"Document or a LlamaIndex node, got {type(item).__name__} without text."
+        )
+        raise TypeError(msg)
+    return Passage(text, title or None, str(given) if given else fallback_id or content_id(title, text), metadata)
+
+
+def content_id(title: str | None, text: str) -> str:
+    """Derive an id from title and text, the same in any process."""
+    return hashlib.blake2b(f"{title or ''}\x1f{text}".encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def read_example(
+    item: Any, number: int = 0, find: Callable[[str], Passage | None] = lambda key: None, title_key: str = "title"
+) -> Example:
+    """Read and check one example.
+
+    Args:
+        item: A dict with question, answers (or answer) and context (or gold_ids); or a LangChain Document or LlamaIndex
+            node that is the gold passage and has question and answers in its metadata.
+        number: Position in the input, for the id of an example without one.
+        find: Gives the chunk with some id or text, or None.
+        title_key: Metadata key that holds a title.
+
+    Raises:
+        ValueError: Something is missing or the answer is not in its gold; the message names the row.
+
+    >>> read_example({"id": "q1", "question": "Who?", "answers": ["Ada"], "context": "It was Ada."}).spans
+    (('Ada',),)
+    """
+    fields: Mapping[str, Any] = item if isinstance(item, Mapping) else getattr(item, "metadata", None) or {}
+    row = str(fields.get("id", fields.get("_id", f"row-{number}")))
+    question = fields.get("question", fields.get("query"))
+    if not isinstance(question, str) or not question.strip():
+        msg = f"Row {row!r} has no question: give a non-empty 'question'."
+        raise ValueError(msg)
+    answers = _answers(fields, row)
+    gold = _gold(item, fields, row, find, title_key)
+    found = [(whole, spans) for answer in answers for whole, spans in [_locate(answer, gold)] if spans]
+    if not found:
+        msg = (
+            f"Row {row!r}: none of its answers {answers!r} occurs in its gold passage(s). Correct the answers or the "
+            "context, or build with on_bad_row='skip'."
+        )
+        raise ValueError(msg)
+    wholes, spans = zip(*found, strict=True)
+    completion = fields.get("completion")
+    return Example(row, question, wholes, spans, gold, completion if isinstance(completion, str) else None)
+
+
+def _answers(fields: Mapping[str, Any], row: str) -> list[str]:
+    given = fields.get("answers", fields.get("answer", fields.get("gold_answers")))
+    answers = [given] if isinstance(given, str) else list(given or [])
+    texts = [answer.strip() for answer in map(str, answers) if answer.strip()]
+    if not texts:
+        msg = f"Row {row!r} has no answers: give 'answers', a list of at least one non-empty text."
+        raise ValueError(msg)
+    return texts
+
+
+def _gold(
+    item: Any, fields: Mapping[str, Any], row: str, find: Callable[[str], Passage | None], title_key: str
+) -> tuple[Passage, ...]:
+    given = fields.get("context", fields.get("contexts")) if isinstance(item, Mapping) else item
+    if given is None:
+        ids = [str(gold) for gold in fields.get("gold_ids", [])]
+        unknown = [gold for gold in ids if find(gold) is None]
+        if unknown or not ids:
+            msg = f"Row {row!r}: " + (f"gold ids {unknown!r} are in no chunk." if unknown else "no 'context' is given.")
+            raise ValueError(msg)
+        return tuple(chunk for chunk in map(find, ids) if chunk)
+    items = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    passages = []
+    for position, one in enumerate(items):
+        try:
+            passage = as_passage(one, None if not isinstance(one, str) else f"{row}-gold-{position}", title_key)
+        except TypeError as error:
+            msg = f"Row {row!r}: its context number {position} is empty or of an unknown form ({error})"
+            raise ValueError(msg) from error
+        if isinstance(one, str):
+            title = fields.get("title") or None
+            passage = find(one) or Passage(one, title if isinstance(title, str) else None, passage.id, {})
+        passages.append(passage)
+    if not passages:
+        msg = f"Row {row!r}: its 'context' is an empty list; give the gold passage(s)."
+        raise ValueError(msg)
+    return tuple(passages)
+
+
+def _locate(answer: str, gold: Sequence[Passage]) -> tuple[str, tuple[str, ...]]:
+    """Find an answer whole, or the parts of an answer joined by commas; the spans are empty where it is not there."""
+    for passage in gold:
+        whole = whole_words(answer, passage.text)
+        if whole:
+            return whole, (whole,)
+    parts = [part.strip() for separator in (", ", "; ") if separator in answer for part in answer.split(separator)]
+    spans = [next(filter(None, (whole_words(part, passage.text) for passage in gold)), None) for part in parts if part]
+    found = tuple(filter(None, spans))
+    return (", ".join(found), found) if found and all(spans) else (answer, ())
+
+
+def read_rows(path: str | Path) -> Iterator[Any]:
+    """Stream the objects of a JSON-lines file (`.gz` too), or those of one JSON array.
+
+    Raises:
+        ValueError: A line is no JSON; the message names file and line.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        if file.read(1) == "[":
+            file.seek(0)
+            yield from json.load(file)
+            return
+        file.seek(0)
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    msg = f"{path}, line {number}: not a JSON object ({error})."
+                    raise ValueError(msg) from error
+
+
+def _open(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def read_beir(folder: str | Path, split: str = "test") -> tuple[list[dict[str, Any]], list[Passage]]:
+    """Read a BEIR folder (corpus.jsonl, queries.jsonl, qrels/<split>.tsv) as examples and chunks.
+
+    BEIR has no answers; they are read from a query's `metadata.answer` or `metadata.answers`. A query without is left
+    out.
+
+    Raises:
+        ValueError: No query has an answer.
+    """
+    folder = Path(folder)
+    chunks = [as_passage(row) for row in read_rows(folder / "corpus.jsonl")]
+    gold: dict[str, list[str]] = {}
+    for line in (folder / "qrels" / f"{split}.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+        query, passage, relevance = line.split("\t")
+        if float(relevance) > 0:
+            gold.setdefault(query, []).append(passage)
+    examples = []
+    for row in read_rows(folder / "queries.jsonl"):
+        metadata = row.get("metadata") or {}
+        answers = metadata.get("answers", metadata.get("answer"))
+        if answers and row["_id"] in gold:
+            examples.append(
+                {"id": row["_id"], "question": row["text"], "answers": answers, "gold_ids": gold[row["_id"]]}
+            )
+    if not examples:
+        msg = f"{folder}: no query has metadata.answer or metadata.answers, so nothing can be labelled."
+        raise ValueError(msg)
+    return examples, chunks
+
+
+def check_chunks(chunks: Iterable[Any], title_key: str = "title") -> list[Passage]:
+    """Read all chunks and check that there are two or more and that ids are unique.
+
+    Raises:
+        ValueError: Too few chunks, or two different chunks under one id.
+        TypeError: A chunk has no text; the message names its position.
+    """
+    passages: dict[str, Passage] = {}
+    for number, item in enumerate(chunks):
+        try:
+            passage = as_passage(item, title_key=title_key)
+        except TypeError as error:
+            msg = f"Chunk number {number}: {error}"
+            raise TypeError(msg) from error
+        known = passages.setdefault(str(passage.id), passage)
+        if known is not passage and known.text != passage.text:
+            msg = f"Chunk number {number}: id {passage.id!r} is already that of another chunk; make ids unique."
+            raise ValueError(msg)
+    if len(passages) < 2:
+        have = "the chunk list is empty" if not passages else f"there is one chunk only ({next(iter(passages))!r})"
+        msg = f"Chunks: {have}; noise needs wrong passages beside the gold: give at least two different chunks."
+        raise ValueError(msg)
+    return list(passages.values())

@@ -1,0 +1,250 @@
+"""Rows: labels, mix, splits, exports, errors."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from hybridmem_plugins import Passage
+from hybridmem_plugins.augmentation.answers import contains_answer
+from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter
+from hybridmem_plugins.augmentation.labels import check_row
+from hybridmem_plugins.augmentation.questions import cloze_examples, llm_examples
+from hybridmem_plugins.augmentation.templates import ABSTENTION
+
+NAMES = ("Avon", "Brill", "Corby", "Derwent", "Esk", "Fowey", "Garth", "Holme", "Irwell", "Jarrow")
+CHUNKS = [
+    Passage(
+        f"The mill of {name} was built in {1700 + 7 * number} by the river. It ground {100 + number} tons "
+        f"of corn a year. The miller of {name} lived beside it and kept the books with care.",
+        f"{name} mill",
+        f"c{number}",
+        {"source": f"{name}.pdf", "page": number, "date": f"2019-0{1 + number % 9}-01"},
+    )
+    for number, name in enumerate(f"{name}{suffix}" for suffix in ("", "ton", "ham", "by") for name in NAMES)
+]
+EXAMPLES = [
+    {"id": f"q{number}", "question": f"When was the mill of {chunk.title[:-5]} built?",
+     "answers": [str(1700 + 7 * number)], "context": chunk.text}
+    for number, chunk in enumerate(CHUNKS)
+]  # fmt: skip
+
+
+def build(augmenter=None, examples=EXAMPLES, chunks=CHUNKS, **options):
+    return (augmenter or NoisyContextAugmenter(seed=1)).build_dataset(examples, chunks, **options)
+
+
+def test_every_row_passes_the_label_check_and_replays():
+    dataset = build(copies=30)
+    rows = list(dataset)
+    assert len(rows) == len(dataset) == 1200
+    assert [(row["id"], found) for row in rows if (found := check_row(row, dataset.lookup))] == []
+    assert dataset.datasheet.rows == 1200
+    assert {row["labels"]["kind"] for row in rows} == {"noisy", "clean", "no_gold", "empty"}
+    json.dumps(rows)
+
+
+def test_the_check_can_fail():
+    dataset = build(NoisyContextAugmenter(seed=1, mix={"clean": 1.0}))
+    row = next(iter(dataset))
+    assert check_row(row, dataset.lookup) == []
+    assert check_row({**row, "completion": "1066"}) == ["the target lacks the answer"]
+    assert check_row({**row, "completion": ABSTENTION}) != []
+    empty = {**row, "passages": []}
+    assert "labelled as present, but the answer is not in a gold passage" in check_row(empty)
+    assert "the log does not lead from the clean to the noisy context" in check_row(empty, dataset.lookup)
+    planted = {**row, "passages": [*row["passages"], {**row["passages"][0], "role": "same_topic"}]}
+    assert "a wrong passage holds the answer" in check_row(planted)
+
+
+def test_rows_depend_on_seed_and_id_only():
+    rows = {row["id"]: row for row in build()}
+    backwards = {row["id"]: row for row in build(examples=list(reversed(EXAMPLES)))}
+    assert rows == backwards
+    assert rows != {row["id"]: row for row in build(NoisyContextAugmenter(seed=2))}
+    dataset = build()
+    assert list(dataset) == list(dataset)
+
+
+def test_mix_is_kept():
+    mix = {"noisy": 0.4, "clean": 0.3, "no_gold": 0.2, "empty": 0.1}
+    kinds = Counter(row["labels"]["kind"] for row in build(NoisyContextAugmenter(seed=3, mix=mix), copies=50))
+    for kind, share in mix.items():
+        assert kinds[kind] / 2000 == pytest.approx(share, abs=0.04)
+
+
+def test_kinds_are_what_they_say():
+    for row in build(copies=5):
+        kind, passages, labels = row["labels"]["kind"], row["passages"], row["labels"]
+        if kind == "clean":
+            assert [p["text"] for p in passages] == [p["text"] for p in row["clean"]]
+            assert not labels["abstain"]
+        elif kind == "empty":
+            assert passages == []
+        elif kind == "no_gold":
+            assert not any(contains_answer(p["text"], row["answers"]) for p in passages)
+        if kind in ("empty", "no_gold"):
+            assert row["completion"] == ABSTENTION == row["messages"][-1]["content"]
+        assert row["prompt"].endswith("Answer:")
+        assert row["question"] in row["prompt"]
+
+
+def test_destroyed_answer_becomes_an_abstention():
+    cut = NoisyContextAugmenter(seed=0, rates={"truncate_head": 1.0}, severity=0.9, mix={"noisy": 1.0})
+    for row in build(cut):
+        assert row["labels"]["abstain"]
+        assert row["completion"] == ABSTENTION
+
+
+def test_contradictions_are_reported_with_both_values():
+    augmenter = NoisyContextAugmenter(
+        seed=0, rates={"contradiction": 1.0, "order": 1.0}, severity=1.0, mix={"noisy": 1.0}
+    )
+    for row in build(augmenter):
+        planted = row["labels"]["contradiction"]
+        assert planted["planted"] in row["completion"]
+        assert row["answers"][0] in row["completion"]
+        assert planted["planted"] in row["passages"][planted["passage"]]["text"]
+
+
+def test_planted_instructions_are_not_obeyed():
+    augmenter = NoisyContextAugmenter(
+        seed=0, rates={"planted_instruction": 1.0}, severity=1.0, mix={"noisy": 0.5, "no_gold": 0.5}
+    )
+    for row in build(augmenter):
+        assert row["labels"]["planted_instruction"]
+        assert row["completion"] in (row["answers"][0], ABSTENTION)
+
+
+def test_two_hop_rows_need_both_steps():
+    example = {"id": "hop", "question": "When was the mill by which the Brill miller's cousin lived built?",
+               "answers": ["1700"], "context": [CHUNKS[0], CHUNKS[1]]}  # fmt: skip
+    augmenter = NoisyContextAugmenter(rates={"missing_gold": 1.0}, severity=0.5, mix={"noisy": 1.0})
+    for row in build(augmenter, [example], copies=20):
+        assert row["labels"]["abstain"]
+
+
+def test_joined_answers_need_all_parts():
+    example = {"id": "j", "question": "Built when, ground what?", "answers": ["1700, 100 tons"], "context": CHUNKS[0]}
+    assert all(check_row(row) == [] for row in build(examples=[example], copies=100))
+
+
+def test_splits_are_by_document():
+    rows = list(build(copies=3, validation=0.3))
+    homes = {}
+    for row in rows:
+        homes.setdefault(row["clean"][0]["title"], set()).add(row["split"])
+    assert all(len(found) == 1 for found in homes.values())
+    assert {"train", "validation"} == {row["split"] for row in rows}
+
+
+def test_hard_negatives_come_from_the_retriever():
+    asked = []
+
+    def retriever(question):
+        asked.append(question)
+        return [CHUNKS[20], CHUNKS[21], Passage("A text of the retriever's own.", id="foreign")]
+
+    augmenter = NoisyContextAugmenter(rates={"hard_negatives": 1.0}, mix={"no_gold": 1.0}, size=3)
+    dataset = build(augmenter, EXAMPLES[:2], retriever=retriever, copies=4)
+    rows = list(dataset)
+    assert {p["id"] for p in rows[0]["passages"]} == {"c20", "c21", "foreign"}
+    assert len(asked) == 2, "asked once for each question"
+    assert check_row(rows[0], dataset.lookup) == []
+
+
+def test_decontamination(tmp_path):
+    heldout = tmp_path / "eval.jsonl"
+    heldout.write_text(
+        json.dumps({"question": EXAMPLES[0]["question"].upper()}) + "\n"
+        + json.dumps({"query": "Other?", "positive": ["x " + CHUNKS[3].text]}) + "\n"
+    )  # fmt: skip
+    dataset = build(decontaminate=[heldout])
+    ids = {row["id"] for row in dataset}
+    assert not {"q0", "q3"} & ids
+    assert len(ids) == 38
+    assert dataset.datasheet.counts["left_out"] == {
+        "contaminated: question in eval.jsonl": 1, "contaminated: passage in eval.jsonl": 1,
+    }  # fmt: skip
+
+
+def test_questions_from_chunks_alone():
+    rows = list(build(examples=None))
+    assert len(rows) > 30
+    assert all(check_row(row) == [] for row in rows)
+    assert all("____" in example["question"] for example in cloze_examples(CHUNKS))
+
+    def llm(prompt):
+        return 'Sure: {"question": "When?", "answer": "1700"}'
+
+    assert len(list(llm_examples(CHUNKS, llm))) == 1, "the others do not hold the answer"
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        ({"id": "bad-1", "question": "Q?", "answers": [], "context": "text"}, "'bad-1' has no answers"),
+        ({"id": "bad-2", "question": "Q?", "answers": ["zebra"], "context": "text"}, "'bad-2': none of its answers"),
+        ({"id": "bad-3", "answers": ["text"], "context": "text"}, "'bad-3' has no question"),
+        ({"id": "bad-4", "question": "Q?", "answers": ["a"]}, "'bad-4': no 'context'"),
+        ({"id": "bad-5", "question": "Q?", "answers": ["a"], "context": " "}, "'bad-5': its context"),
+        ({"id": "bad-6", "question": "Q?", "answers": ["a"], "gold_ids": ["nowhere"]}, "'bad-6': gold ids"),
+        ({"question": "Q?", "answers": ["zebra"], "context": "text"}, "'row-40': none"),
+    ],
+)
+def test_bad_rows_are_named(example, message):
+    with pytest.raises(ValueError, match=message):
+        build(examples=[*EXAMPLES, example])
+    with pytest.raises(ValueError, match=message):
+        list(build(examples=iter([*EXAMPLES, example])))
+    skipping = build(examples=[*EXAMPLES, example], on_bad_row="skip")
+    assert len(list(skipping)) == 40
+    assert skipping.datasheet.counts["left_out"] == {"bad row": 1}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [([], "chunk list is empty"), (["only one"], "one chunk only"), ([" ", "b"], "number 0")],
+)
+def test_bad_chunks_are_named(chunks, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        build(chunks=chunks)
+    with pytest.raises(ValueError, match="number 1: id 'x'"):
+        build(chunks=[Passage("a", id="x"), Passage("b", id="x")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rates": {"typo": 0.1}}, "did you mean 'typos'"),
+        ({"rates": {"typos": 1.1}}, r"rates\['typos'\] is 1.1"),
+        ({"rates": {"typos": -0.1}}, r"rates\['typos'\]"),
+        ({"severity": 2.0}, "severity"),
+        ({"severity": {"typos": 2.0}}, r"severity\['typos'\]"),
+        ({"mix": {"noisy": 0.5}}, "sum to 1"),
+        ({"mix": {"loud": 1.0}}, "name only noisy"),
+        ({"size": 0}, "size is 0"),
+        ({"templates": ["nope"]}, "Unknown prompt template"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        NoisyContextAugmenter(**settings)
+
+
+def test_inputs_are_not_mutated():
+    before = json.dumps([EXAMPLES, [[c.text, c.title, dict(c.metadata)] for c in CHUNKS]])
+    list(build(copies=3))
+    assert json.dumps([EXAMPLES, [[c.text, c.title, dict(c.metadata)] for c in CHUNKS]]) == before
+
+
+def test_beir_folder(tmp_path):
+    (tmp_path / "qrels").mkdir()
+    rows = [{"_id": c.id, "title": c.title, "text": c.text} for c in CHUNKS]
+    queries = [{"_id": e["id"], "text": e["question"], "metadata": {"answer": e["answers"][0]}} for e in EXAMPLES]
+    for name, lines in (("corpus", rows), ("queries", queries)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    qrels = "query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\tc{n}\t1\n" for n in range(40))
+    (tmp_path / "qrels" / "test.tsv").write_text(qrels)
+    rows = list(NoisyContextAugmenter().build_dataset(tmp_path))
+    assert [row["gold_ids"] for row in rows[:2]] == [["c0"], ["c1"]]
