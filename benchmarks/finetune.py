@@ -25,6 +25,7 @@ from pathlib import Path
 from hybridmem_plugins.finetuning import evaluate, forgetting, recipes
 from hybridmem_plugins.finetuning.replay import answer_with_base
 from hybridmem_plugins.finetuning.sets import read_rows
+from hybridmem_plugins.finetuning.rows import RowEncoder
 from hybridmem_plugins.finetuning.trainer import Trainer
 from hybridmem_plugins.generation import GenerationSettings, LocalModel, loading
 
@@ -145,10 +146,15 @@ def arm(options):
         recipe.config, kl_weight=options.kl, guard_share=options.share, seed=options.seed,
         micro_batches=options.micro, learning_rate=options.rate or recipe.config.learning_rate,
     )  # fmt: skip
+    say(options, f"{len(rows)} rows made")
+    encoder = RowEncoder(loading.load_tokenizer(Path(options.work) / "base"), config.max_length)
+    rows = [encoder.encode(row) for row in rows]
     items = eval_items(options)
-    say(options, f"{len(rows)} rows, {len(items)} items to evaluate")
+    tokens = sum(len(row.input_ids) for row in rows)
+    say(options, f"{tokens} tokens in {len(rows)} rows, {len(items)} items to evaluate")
     replay = await_file(Path(options.work) / "replay.json")
     held = recipes.guard_rows(recipe, options.data, replay["train"], seed=options.seed)[:: options.every]
+    held = [encoder.encode_guard(row) for row in held]
     out = Path(options.work) / "adapters" / options.name
     with gpu_slot(options) as device:
         fast_float32()

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hybridmem_plugins.errors import require
 from hybridmem_plugins.finetuning import guard as guarding
-from hybridmem_plugins.finetuning.rows import IGNORED
+from hybridmem_plugins.finetuning.rows import IGNORED, EncodedRow
 
 if TYPE_CHECKING:
     from hybridmem_plugins.finetuning.trainer import TrainConfig
 
 
-def collate(records: list[dict[str, Any]], pad_id: int) -> dict[str, Any]:
-    """Pad the rows with answers and the guard rows apart, on the right."""
-    answered = [record for record in records if not record["kind"]]
-    held = [record for record in records if record["kind"]]
-    batch = _pad(answered, pad_id)
+def collate(rows: Sequence[EncodedRow], held: Sequence[EncodedRow], pad_id: int) -> dict[str, Any]:
+    """Pad the rows with answers and the guard rows apart, on the right.
+
+    Args:
+        rows: At least one row with targets.
+        held: Guard rows; their tensors get the prefix `held_`.
+        pad_id: Token to pad with.
+    """
+    batch = _pad(rows, pad_id)
     if held:
         batch.update({f"held_{key}": value for key, value in _pad(held, pad_id).items()})
     return batch
 
 
-def _pad(records: list[dict[str, Any]], pad_id: int) -> dict[str, Any]:
+def _pad(rows: Sequence[EncodedRow], pad_id: int) -> dict[str, Any]:
     torch = require("torch", "train")
-    width = max(len(record["input_ids"]) for record in records)
+    width = max(len(row.input_ids) for row in rows)
     fills = {"input_ids": pad_id, "labels": IGNORED, "guard": 0}
     batch = {
-        key: torch.tensor([record[key] + [fill] * (width - len(record[key])) for record in records])
+        key: torch.tensor([getattr(row, key) + [fill] * (width - len(row.input_ids)) for row in rows])
         for key, fill in fills.items()
     }
     batch["attention_mask"] = torch.tensor(
-        [[1] * len(record["input_ids"]) + [0] * (width - len(record["input_ids"])) for record in records]
+        [[1] * len(row.input_ids) + [0] * (width - len(row.input_ids)) for row in rows]
     )
     return batch
 
@@ -69,9 +74,25 @@ def guarded_loss(model: Any, inputs: dict[str, Any], config: TrainConfig, step: 
 
 
 def make_guarded_trainer(
-    model: Any, tokenizer: Any, arguments: Any, dataset: Any, lora: Any, config: TrainConfig
+    model: Any,
+    tokenizer: Any,
+    arguments: Any,
+    dataset: Any,
+    rows: Sequence[Sequence[EncodedRow]],
+    lora: Any,
+    config: TrainConfig,
 ) -> Any:
-    """Return a TRL trainer that takes rows in the order given and trains with `guarded_loss`."""
+    """Return a TRL trainer that takes rows in the order given and trains with `guarded_loss`.
+
+    Args:
+        model: Plain causal model.
+        tokenizer: Its tokenizer.
+        arguments: TRL's `SFTConfig`.
+        dataset: Order of training: `kind` (0 with an answer, 1 guard) and `row` (place in `rows[kind]`).
+        rows: Rows with answers, and guard rows.
+        lora: PEFT configuration.
+        config: Weights and sizes of the guard.
+    """
     torch, trl = require("torch", "train"), require("trl", "train")
 
     class GuardedSFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
@@ -98,9 +119,14 @@ def make_guarded_trainer(
             """Write none: the package writes its own, with measurements."""
 
     pad_id = int(tokenizer.pad_token_id or 0)
+
+    def gather(records: list[dict[str, int]]) -> dict[str, Any]:
+        chosen = [[rows[kind][r["row"]] for r in records if r["kind"] == kind] for kind in (0, 1)]
+        return collate(*chosen, pad_id)
+
     trainer = GuardedSFTTrainer(
         model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer, peft_config=lora,
-        data_collator=lambda records: collate(records, pad_id),
+        data_collator=gather,
     )  # fmt: skip
     # The loss is a mean already: the trainer must divide by the micro batches itself.
     trainer.model_accepts_loss_kwargs = False

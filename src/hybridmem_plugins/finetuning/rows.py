@@ -29,10 +29,6 @@ class EncodedRow:
     labels: list[int]
     guard: list[int]
 
-    def as_dict(self) -> dict[str, list[int]]:
-        """Return the row as a `datasets` record."""
-        return {"input_ids": self.input_ids, "labels": self.labels, "guard": self.guard}
-
 
 def row_messages(row: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return a row's prompt as chat messages.

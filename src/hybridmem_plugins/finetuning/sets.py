@@ -202,7 +202,12 @@ def _item(
 ) -> EvalItem:
     expect = "abstain" if condition == "absent" else "answer"
     name = f"{suite}/{condition}/{severity}/{row['id']}"
-    return EvalItem(name, suite, condition, severity, row["question"], passages, list(row["answers"]), expect)
+    return EvalItem(name, suite, condition, severity, row["question"], passages, _flat(row["answers"]), expect)
+
+
+def _flat(answers: Any) -> list[str]:
+    """Flatten the lists of alternatives that some sets nest."""
+    return [answers] if isinstance(answers, str) else [text for entry in answers for text in _flat(entry)]
 
 
 def rgb_items(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> list[EvalItem]:
@@ -224,7 +229,7 @@ def rgb_items(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> list[EvalItem
         }.items():
             mixed = rng.sample(texts, len(texts))
             item = _item("rgb", condition, 0.0, base, [{"text": text} for text in mixed])
-            items.append(EvalItem(**{**item.as_dict(), "wrong": [row["fakeanswer"]]}))
+            items.append(EvalItem(**{**item.as_dict(), "wrong": _flat(row["fakeanswer"])}))
     return items
 
 
@@ -233,8 +238,7 @@ def noiserbench_items(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> list[
     items = []
     for row in rows:
         rng = random.Random(f"{seed} noiser {row['id']}")
-        answers = [a for entry in row["gold_answers"] for a in (entry if isinstance(entry, list) else [entry])]
-        base = {"id": row["id"], "question": row["question"], "answers": answers}
+        base = {"id": row["id"], "question": row["question"], "answers": row["gold_answers"]}
         gold = row["gold_text"]
         listed = {
             name: [str(entry["text"] if isinstance(entry, Mapping) else entry) for entry in row[f"{name} noise"]][:4]
@@ -248,6 +252,6 @@ def noiserbench_items(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> list[
         for condition, severity, texts in cases:
             mixed = rng.sample(texts, len(texts))
             item = _item("noiserbench", condition, severity, base, [{"text": text} for text in mixed])
-            wrong = [row["counterfactual answer"]] if condition == "counterfactual" else []
+            wrong = _flat(row["counterfactual answer"]) if condition == "counterfactual" else []
             items.append(EvalItem(**{**item.as_dict(), "wrong": wrong}))
     return items

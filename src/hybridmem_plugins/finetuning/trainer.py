@@ -162,8 +162,8 @@ class Trainer:
 
     def train(
         self,
-        rows: Iterable[Mapping[str, Any]],
-        guard_rows: Iterable[Mapping[str, Any]] = (),
+        rows: Iterable[Mapping[str, Any] | EncodedRow],
+        guard_rows: Iterable[Mapping[str, Any] | EncodedRow] = (),
         *,
         resume: bool = True,
         progress: bool = True,
@@ -172,7 +172,7 @@ class Trainer:
         """Train and save the adapter.
 
         Args:
-            rows: Each with `prompt` (text or messages) and `completion`.
+            rows: Each with `prompt` (text or messages) and `completion`, or encoded already.
             guard_rows: Each with `text`, or `prompt` and the base model's own `completion`: what the model must keep.
             resume: Go on from the last checkpoint in the output folder, if there is one.
             progress: Show a progress bar.
@@ -181,8 +181,10 @@ class Trainer:
         Raises:
             ValueError: A row has no target, does not fit, or is labelled wrongly.
         """
-        encoded = [self.encoder.encode(row) for row in rows]
-        guards = [self.encoder.encode_guard(row) for row in guard_rows] if self.config.guard_rows else []
+        encoder = self.encoder
+        encoded = [row if isinstance(row, EncodedRow) else encoder.encode(row) for row in rows]
+        held = guard_rows if self.config.guard_rows else ()
+        guards = [row if isinstance(row, EncodedRow) else encoder.encode_guard(row) for row in held]
         check_labels(encoded, self.encoder.end)
         dataset, step_rows = self._dataset(encoded, guards)
         trainer = self._trainer(dataset, step_rows, progress, max_steps)
@@ -199,15 +201,17 @@ class Trainer:
         need = -(-steps * beside // max(1, len(guards) - len(guards) % max(1, beside))) if guards else 0
         guard_order = arrange(lengths, beside, max(1, need), config.seed + 1) if beside else []
         parts = config.micro_batches if size == config.batch_size else 1
-        records: list[dict[str, Any]] = []
+        self._rows = [rows, guards]
+        picked: list[tuple[int, int]] = []
         for step in range(steps):
-            batch = [rows[index] for index in order[step * size : (step + 1) * size]]
-            held = [guards[index] for index in guard_order[step * beside : (step + 1) * beside]]
+            batch = order[step * size : (step + 1) * size]
+            held = guard_order[step * beside : (step + 1) * beside]
             for part in range(parts):
-                records += [{**row.as_dict(), "kind": 0} for row in batch[part::parts]]
-                records += [{**row.as_dict(), "kind": 1} for row in held[part::parts]]
+                picked += [(0, index) for index in batch[part::parts]] + [(1, index) for index in held[part::parts]]
         self._parts = parts
-        return require("datasets", "train").Dataset.from_list(records), (size + beside) // parts
+        # The data set holds places only: writing all tokens to Arrow takes longer than training on some of them.
+        columns = {"kind": [kind for kind, _ in picked], "row": [index for _, index in picked]}
+        return require("datasets", "train").Dataset.from_dict(columns), (size + beside) // parts
 
     def _trainer(self, dataset: Any, step_rows: int, progress: bool, max_steps: int | None) -> Any:
         from hybridmem_plugins.finetuning.guarded_sft import make_guarded_trainer
@@ -237,7 +241,7 @@ class Trainer:
             else list(config.target_modules),
         )  # fmt: skip
         require("transformers", "train").set_seed(config.seed)
-        return make_guarded_trainer(self.model, self.tokenizer, arguments, dataset, lora, config)
+        return make_guarded_trainer(self.model, self.tokenizer, arguments, dataset, self._rows, lora, config)
 
     def _cast(self, file: Path) -> None:
         if self.config.save_dtype != "float32":
