@@ -14,11 +14,13 @@ import argparse
 import contextlib
 import copy
 import fcntl
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from hybridmem_plugins.finetuning.replay import answer_with_base
 from hybridmem_plugins.finetuning.sets import read_rows
 from hybridmem_plugins.finetuning.rows import RowEncoder
 from hybridmem_plugins.finetuning.trainer import Trainer
+from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation import GenerationSettings, LocalModel, loading
 
 STARTED = time.time()
@@ -82,6 +85,9 @@ def prepare(options):
     model, tokenizer = loading.load_base(source, dtype="float32", device="cpu"), loading.load_tokenizer(source)
     model.save_pretrained(Path(options.work) / "base")
     tokenizer.save_pretrained(Path(options.work) / "base")
+    reread = loading.load_tokenizer(Path(options.work) / "base")
+    chat = render_chat(reread, [{"role": "user", "content": "Ärger: 1,234.5 <b>x</b>\n\n``` don't \u00a0 \ufb01"}])
+    say(options, f"tokenizer check {zlib.crc32(str(reread(chat, add_special_tokens=False)['input_ids']).encode())}")
     say(options, f"base folder written, vocabulary {len(tokenizer)}, stops {loading.stop_token_ids(tokenizer, model)}")
 
 
@@ -104,8 +110,10 @@ def measure(options, local, adapter, name, items, full=True):
     say(options, f"{name}: perplexity {summary['perplexity']:.3f}")
     if full:
         prompts = read_rows(Path(options.data) / "forgetting/ifeval.jsonl.gz")[:: options.every]
+        local.batch_size = len(prompts)  # decoding is bound by launches: one batch costs little more than a small one
         summary["ifeval"] = forgetting.run_ifeval(local, prompts, adapter, options.ifeval_tokens)
         strict = [all(row["followed"]) for row in summary["ifeval"]]
+        local.batch_size = options.batch
         say(options, f"{name}: IFEval strict {sum(strict) / len(strict):.4f}")
     write_json(out / f"{name}.json", summary)
 
@@ -156,6 +164,8 @@ def arm(options):
     held = recipes.guard_rows(recipe, options.data, replay["train"], seed=options.seed)[:: options.every]
     held = [encoder.encode_guard(row) for row in held]
     out = Path(options.work) / "adapters" / options.name
+    import torch
+
     with gpu_slot(options) as device:
         fast_float32()
         model, tokenizer = load_model(options, device)
@@ -166,6 +176,9 @@ def arm(options):
         result = trainer.train(rows, held, resume=False, progress=False, max_steps=options.max_steps)
         say(options, f"trained {result.steps} steps in {time.time() - began:.0f}s, last {result.log[-1:]}")
         del trainer.model, trainer.trained, trainer, model
+        gc.collect()
+        if device != "cpu":
+            torch.cuda.empty_cache()
         tuned = loading.attach_adapter(fresh, options.name, out)
         local = LocalModel.from_objects(tuned, tokenizer, batch_size=options.batch)
         with local._using(options.name):
@@ -176,7 +189,7 @@ def arm(options):
             tuned.merge_adapter()
             name = options.name if scale == 1.0 else f"{options.name}@{scale}"
             small = [item for item in items if item.suite == "nq" and not item.condition.startswith("unseen")]
-            measure(options, local, options.name, name, items if scale == 1.0 else small)
+            measure(options, local, options.name, name, items if scale == 1.0 else small, full=scale == 1.0)
             tuned.unmerge_adapter()
     (Path(options.work) / "results" / f"{options.name}.training.json").write_bytes((out / "training.json").read_bytes())
 
@@ -194,6 +207,7 @@ def queue(options):
     for number, command in enumerate(commands):
         log = (logs / f"{command[2]}-{number}.log").open("w")
         environment = {**os.environ, "OMP_NUM_THREADS": "4", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+        environment["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
         jobs.append(
             subprocess.Popen(
                 [sys.executable, __file__, command[0], *common, *command[1:]],

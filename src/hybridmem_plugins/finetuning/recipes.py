@@ -66,7 +66,7 @@ RECIPES: Mapping[str, Recipe] = {
     "smollm2-135m": Recipe(
         name="smollm2-135m",
         sources=(
-            Source("nq-open-oracle", (5, 3, 5, 4, 5, 6, 5, 3, 5, 4)),
+            Source("nq-open-oracle", (5, 3, 5, 4, 6, 5, 3, 5)),
             Source("policyqa-dev", (4, 5), limit=1000),
             Source("covidqa", (2, 3)),
             Source("tatqa-dev-span", (2, 3)),

@@ -203,5 +203,6 @@ def set_adapter_scale(model: Any, name: str, scale: float) -> None:
         msg = f"adapter_scale must be finite and 0 or more, not {scale}."
         raise ValueError(msg)
     for module in model.modules():
-        if name in getattr(module, "scaling", {}) and hasattr(module, "set_scale"):
+        scaling = getattr(module, "scaling", None)
+        if isinstance(scaling, dict) and name in scaling and hasattr(module, "set_scale"):
             module.set_scale(name, scale)
