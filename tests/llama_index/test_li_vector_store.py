@@ -147,7 +147,7 @@ def test_a_storage_context_keeps_it(store: HnswVectorStore, tmp_path: Path) -> N
     assert [n.node_id for n in reopened.as_retriever(similarity_top_k=1).retrieve("Neon glows red.")] == ["neon"]
     plain = StorageContext.from_defaults(persist_dir=str(tmp_path))  # does not stumble over the file
     assert isinstance(plain.vector_store, SimpleVectorStore)
-    assert plain.vector_store.query(query(k=1)).ids == ["n3"]
+    assert plain.vector_store.query(query(k=3)).ids == store.query(query(k=3)).ids
     SimpleVectorStore().persist(str(tmp_path / "simple.json"))
     with pytest.raises(MemoryFormatError, match=r"simple\.json"):
         HnswVectorStore.from_persist_path(str(tmp_path / "simple.json"))
