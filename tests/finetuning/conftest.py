@@ -60,7 +60,10 @@ def rows():
             "id": f"r{number}",
             "messages": [
                 {"role": "system", "content": "answer the question"},
-                {"role": "user", "content": f"[1] machine {number}\nit was {names[number % 3]} .\n\nwho wrote {number} ?"},
+                {
+                    "role": "user",
+                    "content": f"[1] machine {number}\nit was {names[number % 3]} .\n\nwho wrote {number} ?",
+                },
                 {"role": "assistant", "content": names[number % 3]},
             ],
             "completion": names[number % 3],
@@ -71,4 +74,7 @@ def rows():
 
 @pytest.fixture
 def guards():
-    return [{"id": f"g{number}", "text": f"the engine {number} is a machine of the number {number} . " * 2} for number in range(12)]
+    return [
+        {"id": f"g{number}", "text": f"the engine {number} is a machine of the number {number} . " * 2}
+        for number in range(12)
+    ]
