@@ -166,7 +166,7 @@ class HybridMemory:
                 asked = self._read(question, allowed)
             tiers = _EmbeddedTiers(store.vectors, store.lexical, self._graph)
             result = retrieve(asked, vectors, tiers, k, allowed=allowed, route=route, router=self.router)
-            return _hits(store, result)
+            return _hits(store, result, k)
 
     def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
         """Return the sentences that link entities, for the entities of a question and the passages that answer it.
@@ -283,21 +283,19 @@ class _EmbeddedTiers:
     relational: KnowledgeGraph
 
 
-def _hits(store: MemoryStore, result: Result) -> list[Hit]:
+def _hits(store: MemoryStore, result: Result, k: int) -> list[Hit]:
     """Read the passages that were found and say why each is there; equal scores are in the order of their ids."""
-    reached = sorted((f for f in result.found if f.graph_score is not None), key=lambda f: -(f.graph_score or 0.0))
+    ids = dict(zip([f.row for f in result.found], store.ids([f.row for f in result.found]), strict=True))
+    first = result.choice.route == "relational"
+    best = sorted(result.found, key=lambda f: (first and f.graph_score is None, -f.score, ids[f.row]))[:k]
+    reached = sorted((f for f in best if f.graph_score is not None), key=lambda f: -(f.graph_score or 0.0))
     graph_ranks = {found.row: rank for rank, found in enumerate(reached, 1)}
-    rows = dict.fromkeys(row for found in result.found for row in path_rows(result, found.row))
+    rows = dict.fromkeys(row for found in best for row in path_rows(result, found.row))
     passages = dict(zip(rows, store.passages(list(rows)), strict=True))
-    hits = [
+    return [
         Hit(passages[found.row], found.score, provenance(result, found, graph_ranks.get(found.row), passages))
-        for found in result.found
+        for found in best
     ]
-    return (
-        sorted(hits, key=lambda hit: (-hit.score, hit.passage.id or ""))
-        if result.choice.route != "relational"
-        else hits
-    )
 
 
 def _vector(values: Any) -> Vector:

@@ -30,7 +30,7 @@ class Embedder(Protocol):
 
 def fingerprint(embedder: Embedder) -> str:
     """Return the JSON text by which an embedder is recognised: name, dimension and the vector of a fixed text."""
-    probe = np.asarray(embedder.embed_documents([PROBE]), dtype=np.float32).reshape(-1)
+    probe = embed(embedder, [PROBE], 1)[0]
     values = [round(float(value), 6) for value in probe]
     return json.dumps({"name": embedder_name(embedder), "dimension": len(values), "probe": values})
 

@@ -44,8 +44,8 @@ class Journal:
         self._immutable = False
         self.read_only = self._prepare_folder(read_only)
         try:
-            self._writer = self._connect()
             with self._errors.translated():
+                self._writer = self._connect()
                 self._prepare_tables()
         except BaseException:
             self.close()

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridmem_plugins.errors import MemoryFormatError, require
 from hybridmem_plugins.memory.cachefile import load_cache, save_cache
-from hybridmem_plugins.memory.hnsw import HnswGraph, Vectors, import_hnswlib
+from hybridmem_plugins.memory.distinct import DistinctGraph
+from hybridmem_plugins.memory.hnsw import Vectors, import_hnswlib
 from hybridmem_plugins.memory.rows import Buffer, Mask, RowMap, Rows, as_rows
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class VectorIndex:
         dimension: Length of the vectors.
         engine: "auto" uses hnswlib (where installed) beyond `exact_limit` vectors, "hnswlib" always, "exact" never.
         links: hnswlib's M.
-        ef_construction: hnswlib's setting of the same name.
+        ef_construction: hnswlib's setting of the same name. Measured on 30,000 vectors of 256 dimensions: 64, 80, 128
+            and 200 find equally much (recall@20 0.983 to 0.986), and 200 takes more than twice as long as 80.
         exact_limit: Number of vectors up to which an exact scan is used.
 
     Raises:
@@ -57,7 +59,7 @@ class VectorIndex:
         *,
         engine: Engine = "auto",
         links: int = 16,
-        ef_construction: int = 128,
+        ef_construction: int = 80,
         exact_limit: int = EXACT_LIMIT,
     ) -> None:
         if engine not in ("auto", "hnswlib", "exact"):
@@ -75,8 +77,8 @@ class VectorIndex:
         self._ef_construction = ef_construction
         self._map = RowMap()
         self._matrix = Buffer(np.float32, dimension)
-        self._graph: HnswGraph | None = None
-        self._next_graph: HnswGraph | None = None  # being built without tombstones while `_graph` still serves
+        self._graph: DistinctGraph | None = None
+        self._next_graph: DistinctGraph | None = None  # being built without tombstones while `_graph` still serves
 
     def __len__(self) -> int:
         return len(self._map)
@@ -119,21 +121,17 @@ class VectorIndex:
         self._swap_when_built()
         for graph in (self._graph, self._next_graph):
             if graph is not None:
-                graph.remove(labels)
+                graph.remove(labels, self._matrix.view()[slots])
         if self._map.dead_count > max(1024, DEAD_SHARE * self._map.slot_count):
             self._drop_dead()
         graph = self._graph
-        if (
-            graph is not None
-            and self._next_graph is None
-            and graph.dead > max(1024, DEAD_SHARE * (len(self) + graph.dead))
-        ):
-            self._next_graph = self._build()
+        if graph is not None and self._next_graph is None and graph.tombstones > 1024:
+            self._next_graph = self._build() if graph.tombstone_share > DEAD_SHARE else None
 
     def compact(self) -> None:
         """Drop every trace of removed vectors; hnswlib is rebuilt in the background, and complete after `save`."""
         self._drop_dead()
-        if self._graph is not None and self._graph.dead:
+        if self._graph is not None and self._graph.tombstones:
             self._next_graph = self._build()
 
     def close(self) -> None:
@@ -222,8 +220,10 @@ class VectorIndex:
             "dimension": self.dimension, "space": "cosine", "links": self._links, "count": len(self),
             "ef_construction": self._ef_construction, "stamp": stamp,
         }  # fmt: skip
-        files = {} if self._graph is None else {"hnsw": self._graph.save}
-        save_cache(folder, "vectors", header, arrays, files)
+        graph = self._graph
+        if graph is not None:
+            arrays["sharing"] = graph.sharing()
+        save_cache(folder, "vectors", header, arrays, {} if graph is None else {"hnsw": graph.save})
 
     def load(self, folder: Path) -> Any:
         """Replace the content by what `save` wrote.
@@ -248,22 +248,22 @@ class VectorIndex:
         self._matrix.replace(matrix)
         self._graph = self._next_graph = None
         if self._approximate and len(self) > self._exact_limit:
-            self._graph = self._load_graph(files["hnsw"]) if "hnsw" in files else self._build()
+            self._graph = self._load_graph(files["hnsw"], arrays["sharing"]) if "hnsw" in files else self._build()
         return header["stamp"]
 
-    def _load_graph(self, file: Path) -> HnswGraph:
+    def _load_graph(self, file: Path, sharing: NDArray[np.int64]) -> DistinctGraph:
         graph = self._new_graph()
         try:
-            graph.load(file, live=len(self))
+            graph.load(file, sharing, self._map.rows, self._matrix.view())
         except RuntimeError as error:
             msg = f"{file} is damaged: {error}"
             raise MemoryFormatError(msg) from error
         return graph
 
-    def _new_graph(self) -> HnswGraph:
-        return HnswGraph(self.dimension, links=self._links, ef_construction=self._ef_construction)
+    def _new_graph(self) -> DistinctGraph:
+        return DistinctGraph(self.dimension, links=self._links, ef_construction=self._ef_construction)
 
-    def _build(self) -> HnswGraph:
+    def _build(self) -> DistinctGraph:
         graph = self._new_graph()
         live = self._map.live
         graph.add(self._map.live_rows(), self._matrix.view()[live])
@@ -313,7 +313,7 @@ class VectorIndex:
         graph = self._graph
         if graph is None:
             return None
-        rows = graph.search(query, min(wanted, len(self)))
+        rows = graph.search(query, wanted)
         if rows is None:
             return None
         slots = self._map.slots(rows)

@@ -39,7 +39,7 @@ class Result:
     Attributes:
         question: The question, read.
         choice: The route taken.
-        found: Best first.
+        found: Best first; more than were asked for where scores tie.
         semantic: Rank (from 0) and cosine similarity of what the vectors found.
         lexical: Rank (from 0) and BM25 score of what the words found.
         strength: How strong each passage of the pool is as a seed, in (0, 1].
@@ -84,7 +84,7 @@ def retrieve(
     semantic = dict(zip(evidence.semantic.rows.tolist(), enumerate(evidence.semantic.scores.tolist()), strict=True))
     lexical = dict(zip(evidence.lexical.rows.tolist(), enumerate(evidence.lexical.scores.tolist()), strict=True))
     if route == "vector":
-        best = [Found(row, (1 + score) / 2) for row, (_, score) in semantic.items()][:k]
+        best = [Found(row, round((1 + score) / 2, 9)) for row, (_, score) in semantic.items()]
         return Result(question, Choice("vector", "asked for"), best, semantic)
     base, covered = evidence.base(evidence.pool)
     strength = ranker.seed_strength(base)
@@ -131,10 +131,13 @@ _WALK_START = len(BASE_FEATURES) + len(BEYOND_FEATURES)
 
 
 def _rank(walked: Walked, features: Floats, ranker: Ranker, k: int, *, graph_first: bool) -> list[Found]:
-    """Order by score; passages of equal score keep the order of their rows."""
-    scores = ranker.scores(features)
+    """Order by score and keep k, with all that tie with the last."""
+    scores = ranker.scores(features).astype(np.float64).round(9)
     gained = features[:, _WALK_START:] @ ranker.weights[_WALK_START:]
     reached = np.array([row in walked.arrivals for row in walked.rows], dtype=np.bool_)
     last = ~reached if graph_first else np.zeros(len(scores), dtype=np.bool_)
-    order = np.lexsort((np.array(walked.rows), -scores, last))[:k]
+    order = np.lexsort((np.array(walked.rows), -scores, last))
+    while k < len(order) and (last[order[k]], scores[order[k]]) == (last[order[k - 1]], scores[order[k - 1]]):
+        k += 1
+    order = order[:k]
     return [Found(walked.rows[i], float(scores[i]), float(gained[i]) if reached[i] else None) for i in order.tolist()]

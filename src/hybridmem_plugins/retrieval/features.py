@@ -48,8 +48,9 @@ class Ranking:
     scores: Floats
 
     def ranks(self) -> dict[int, int]:
-        """Return the rank of each row, from 0."""
-        return {row: rank for rank, row in enumerate(self.rows.tolist())}
+        """Return the rank of each row, from 0; equal scores have equal ranks."""
+        ranks = np.searchsorted(-self.scores, -self.scores)
+        return dict(zip(self.rows.tolist(), ranks.tolist(), strict=True))
 
 
 class Evidence:
@@ -117,7 +118,8 @@ class Evidence:
         return features, covered.astype(np.float32)
 
     def beyond(self, rows: Sequence[int], covered: Floats, top: int, top_covered: Floats) -> Floats:
-        """Compare passages with what the strongest one leaves open; for that one itself, with the whole question.
+        """Compare passages with what the strongest one leaves open; for that one itself (and exact copies of
+        it), with the whole question.
 
         The similarity is the one to the part of the question's vector that is orthogonal to the strongest passage, as
         in orthogonal matching pursuit (Pati, Rezaiifar and Krishnaprasad, 1993).
@@ -135,9 +137,10 @@ class Evidence:
         similarity = semantic.similarity(self._vector, rows)
         top_vector = semantic.vectors([top])[0]
         cosine = float(top_vector @ self._vector)
-        left = (similarity - cosine * semantic.similarity(top_vector, rows)) / max((1 - cosine**2) ** 0.5, 0.1)
+        alike = semantic.similarity(top_vector, rows)
+        left = (similarity - cosine * alike) / max((1 - cosine**2) ** 0.5, 0.1)
         words = np.maximum(covered - top_covered, 0).sum(axis=1)
-        own = np.array([row == top for row in rows])
+        own = np.array([row == top for row in rows]) | ((alike > 1 - 1e-6) & (covered == top_covered).all(axis=1))
         left[own], words[own] = similarity[own], covered[own].sum(axis=1)
         return np.stack([words, np.clip(left, -1, 1)], axis=1).astype(np.float32)
 

@@ -1,0 +1,105 @@
+"""What the built-in extractor reads in a passage."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridmem_plugins import Passage
+from hybridmem_plugins.extraction.builtin import BuiltinExtractor, capitalised_names, defined_names
+from hybridmem_plugins.extraction.model import Extraction, Extractor
+from hybridmem_plugins.extraction.sentences import sentence_spans
+
+
+def extract(text: str, title: str | None = None) -> Extraction:
+    return BuiltinExtractor().extract([Passage(text=text, title=title)])[0]
+
+
+def names(text: str, title: str | None = None) -> dict[str, str]:
+    return {mention.name: mention.kind for mention in extract(text, title).mentions}
+
+
+def test_it_is_an_extractor() -> None:
+    assert isinstance(BuiltinExtractor(), Extractor)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "kind"),
+    [
+        ("He studied at the University of Paris in 1950.", "university of paris", "name"),
+        ("In May, Charles de Gaulle spoke.", "charles de gaulle", "name"),
+        ("It was written by J. R. R. Tolkien.", "j r r tolkien", "name"),
+        ("Он читал Фёдора Достоевского.", "федора достоевского", "name"),
+        ("Η πόλη Ναύπλιο είναι παλιά.", "ναυπλιο", "name"),
+        ("Founded in 1984 by nobody.", "1984", "year"),
+        ("They sang “let it be” again.", "let it be", "quote"),
+        ("彼は「羅生門」を見た。", "羅 生 門", "quote"),
+        ("See [the guide](docs/Ion_trap.md#use) first.", "ion trap", "link"),
+        ("See [[Ion trap|this page]] first.", "this page", "link"),
+        ('See <a href="/wiki/Ion_trap">traps</a> first.', "ion trap", "link"),
+    ],
+)
+def test_a_name_is_found_with_its_kind(text: str, name: str, kind: str) -> None:
+    assert names(text)[name] == kind
+
+
+def test_words_that_only_open_a_sentence_are_no_names() -> None:
+    assert names("However, it rained. The rain stopped. When it stopped, we left.", "Rain") == {}
+
+
+def test_numbers_that_are_no_years_are_left_alone() -> None:
+    assert names("It cost 1,984 or 3.1984 or 1984-85 or 21984.", "Cost") == {}
+
+
+def test_mentions_know_their_sentence() -> None:
+    extraction = extract("She was a queen. She married Lothair II.", "Teutberga")
+    (mention,) = extraction.mentions
+    start, end = extraction.sentences[mention.sentence]
+    assert "She was a queen. She married Lothair II."[start:end] == "She married Lothair II."
+
+
+def test_titles_and_headings_define_names_and_are_not_mentioned() -> None:
+    extraction = extract("# Install\nUse pip.\n## Upgrade ##\nMercury is fine.", "Mercury (planet)")
+    assert extraction.defines == ("mercury planet", "mercury", "install", "upgrade")
+    assert "mercury" not in {mention.name for mention in extraction.mentions}
+
+
+def test_an_untitled_passage_defines_the_name_it_opens_with() -> None:
+    assert extract("Teutberga (died 875) was a queen.").defines == ("teutberga",)
+    assert extract("it was raining when Ada came.").defines == ()
+
+
+def test_a_title_without_letters_defines_nothing() -> None:
+    assert defined_names("***") == []
+
+
+def test_abbreviations_and_initials_end_no_sentence() -> None:
+    text = "Dr. Ada met J. R. Smith at St. Mary's. They spoke for approx. 3.5 hours! Did they?"
+    assert [text[a:b] for a, b in sentence_spans(text)] == [
+        "Dr. Ada met J. R. Smith at St. Mary's.",
+        "They spoke for approx. 3.5 hours!",
+        "Did they?",
+    ]
+
+
+def test_capitalised_names_of_a_question() -> None:
+    assert capitalised_names("When did Lothair II's mother die?") == ["Lothair II's"]
+
+
+@given(st.text(min_size=1), st.none() | st.text())
+def test_any_text_is_read_and_round_trips(text: str, title: str | None) -> None:
+    extraction = extract(text, title)
+    stored = extraction.to_json()
+    json.loads(stored)
+    assert Extraction.from_json(stored) == extraction
+    ends = [offset for span in extraction.sentences for offset in span]
+    assert ends == sorted(ends)
+    assert all(0 <= m.sentence < max(1, len(extraction.sentences)) for m in extraction.mentions)
+    assert not {m.name for m in extraction.mentions} & set(extraction.defines)
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=5))
+def test_passages_are_read_one_by_one(texts: list[str]) -> None:
+    together = BuiltinExtractor().extract([Passage(text=text) for text in texts])
+    assert together == [extract(text) for text in texts]
