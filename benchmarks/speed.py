@@ -18,12 +18,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import hybridmem_plugins
 from generated import Corpus
 from hybridmem_plugins import HybridMemory
 from hybridmem_plugins.memory.static_embedder import StaticEmbedder
@@ -224,7 +224,7 @@ def main() -> None:
     lines = [
         f"`python benchmarks/speed.py --sizes {args.sizes}`",
         "",
-        f"hybridmem-plugins {metadata.version('hybridmem-plugins')}, Python {platform.python_version()}, "
+        f"hybridmem-plugins {hybridmem_plugins.__version__}, Python {platform.python_version()}, "
         f"{os.cpu_count()} cores (load average at the start {load:.1f}), bundled embedding, generated passages; "
         "embedding the question is left out of search.",
         "",
