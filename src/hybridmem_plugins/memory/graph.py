@@ -5,10 +5,11 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any, get_args
 
 import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
 from hybridmem_plugins.extraction.model import Extraction, MentionKind, TypedFact
@@ -17,6 +18,9 @@ from hybridmem_plugins.memory.rows import Mask
 from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
 from hybridmem_plugins.passage import Passage
 
+# Names said in as many passages are counted for a filter with numpy.
+_HUB = 256
+NODE_PREFIX = "passage:"  # of passages; no normalised name has a colon
 # Names said in more passages than this connect too much to say anything ("film", "1990").
 MAX_MENTIONS_BACKWARD = 50
 MAX_MENTIONS_SHARED = 20
@@ -61,6 +65,7 @@ class KnowledgeGraph:
         self._definers: dict[str, list[int]] = {}
         self._lengths: dict[str, dict[int, int]] = {}
         self._spellings: dict[tuple[str, int], dict[str, None]] = {}
+        self._hubs: dict[str, NDArray[np.int64]] = {}  # rows that mention a much said name, while it does not change
         self._facts: dict[int, tuple[TypedFact, ...]] = {}
         self._relating: dict[str, int] = {}  # names that have a relation to each name
         self._waiting: list[tuple[int, Extraction, list[str]]] | None = None
@@ -84,7 +89,7 @@ class KnowledgeGraph:
         known = len(self._nodes)
         fresh: dict[str, None] = {}
         for row, passage, extraction in zip(rows, passages, extractions, strict=True):
-            node = f"passage:{passage.id}"
+            node = f"{NODE_PREFIX}{passage.id}"
             if node in self._graph._node:
                 self.remove([self._graph._node[node]["row"]])
             self._nodes[row] = node
@@ -127,6 +132,7 @@ class KnowledgeGraph:
             touched = dict.fromkeys(names)
             for name, edges in names.items():
                 del graph._pred[name][node]
+                self._hubs.pop(name, None)
                 if edges is _DEFINES:
                     self._undefine(row, name)
             for fact in self._facts.pop(row, ()):
@@ -156,7 +162,7 @@ class KnowledgeGraph:
             allowed: Mask over rows; None allows all. Passages that it excludes are not even counted.
         """
         infos = {name: self._info(name, allowed) for name in names if name in self._graph._pred}
-        return {name: info for name, info in infos.items() if info.definers or info.mentions}
+        return {name: info for name, info in infos.items() if info.meanings or info.mentions}
 
     def similar(self, name: str, allowed: Mask | None = None) -> str | None:
         """Return the defined name that a misspelt one most likely stands for, None where none is close.
@@ -218,7 +224,7 @@ class KnowledgeGraph:
             node = self._nodes.get(row)
             if node is None:
                 continue
-            for kind, name in self._ways(node, kinds):
+            for kind, name in self._ways(node, kinds, filtered=allowed is not None):
                 info = infos.get(name)
                 if info is None:
                     info = infos[name] = self._info(name, allowed)
@@ -230,7 +236,7 @@ class KnowledgeGraph:
                     walk.add(row, mentioning[name], Link(kind, name, info.meanings, info.mentions))
         return walk.steps()
 
-    def _ways(self, node: str, kinds: Collection[StepKind]) -> Iterator[tuple[StepKind, str]]:
+    def _ways(self, node: str, kinds: Collection[StepKind], *, filtered: bool) -> Iterator[tuple[StepKind, str]]:
         """Yield the names over which a passage leads on."""
         pred, names = self._graph._pred, self._graph._succ[node]
         # In an order that does not tell when each became known, so that a reopened memory gives the same paths.
@@ -240,7 +246,8 @@ class KnowledgeGraph:
                 yield "forward", name
         if "shared" in kinds:
             for name in mentioned:
-                if 1 < len(pred[name]) - self._relating.get(name, 0) <= MAX_MENTIONS_SHARED + MAX_DEFINERS:
+                count = len(pred[name]) - self._relating.get(name, 0)
+                if 1 < count and (filtered or count <= MAX_MENTIONS_SHARED + MAX_DEFINERS):
                     yield "shared", name
         if "backward" in kinds:
             for name, edges in names.items():
@@ -252,8 +259,7 @@ class KnowledgeGraph:
         definers = self._definers.get(name, [])
         if allowed is not None:
             definers = [row for row in definers if allowed[row]]
-            counted = (row for row in self._mentioning_rows(name) if allowed[row])
-            mentions = sum(1 for _ in islice(counted, MAX_MENTIONS_BACKWARD + 1))
+            mentions = len(self._mentioning(name, allowed))
         else:
             known = len(self._definers.get(name, ())) + self._relating.get(name, 0)
             mentions = len(self._graph._pred[name]) - known
@@ -263,8 +269,14 @@ class KnowledgeGraph:
         return NameInfo(tuple(definers), len(titles), min(mentions, MAX_MENTIONS_BACKWARD + 1))
 
     def _mentioning(self, name: str, allowed: Mask | None) -> list[int]:
-        rows = self._mentioning_rows(name)
-        return sorted(rows if allowed is None else [row for row in rows if allowed[row]])
+        """Return the rows of the passages that mention a name, ascending."""
+        if len(self._graph._pred[name]) < _HUB:
+            rows = self._mentioning_rows(name)
+            return sorted(rows if allowed is None else [row for row in rows if allowed[row]])
+        known = self._hubs.get(name)
+        if known is None:
+            known = self._hubs[name] = np.sort(np.fromiter(self._mentioning_rows(name), dtype=np.int64))
+        return known[allowed[known]].tolist() if allowed is not None else known.tolist()
 
     def _mentioning_rows(self, name: str) -> Iterator[int]:
         """Yield the rows of the passages that mention a name; other names that relate to it have none."""
@@ -297,6 +309,7 @@ class KnowledgeGraph:
             del self._definers[name]
             del self._spellings[_spelling(name)][name]
             # What was found only because this was a title is a name no longer.
+            self._hubs.pop(name, None)
             pred = self._graph._pred[name]
             for node in [node for node, edges in pred.items() if edges is _MENTIONS["title"]]:
                 del pred[node], self._graph._succ[node][name]
@@ -370,6 +383,7 @@ class KnowledgeGraph:
         if name not in graph._node:
             graph._node[name] = _NAME
             graph._succ[name], graph._pred[name] = {}, {}
+        self._hubs.pop(name, None)
         graph._succ[source][name] = graph._pred[name][source] = edges
 
     def _drop_orphan(self, name: str) -> None:
