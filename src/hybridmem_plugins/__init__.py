@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter
+    from hybridmem_plugins.augmentation.profile import NoiseProfile
     from hybridmem_plugins.hybrid_memory import HybridMemory
     from hybridmem_plugins.memory.graph import KnowledgeGraph
     from hybridmem_plugins.memory.vectors import VectorIndex
@@ -24,11 +26,24 @@ _HOMES = {
     "Hit": "hybridmem_plugins.retrieval.model",
     "HybridMemory": "hybridmem_plugins.hybrid_memory",
     "KnowledgeGraph": "hybridmem_plugins.memory.graph",
+    "NoiseProfile": "hybridmem_plugins.augmentation.profile",
+    "NoisyContextAugmenter": "hybridmem_plugins.augmentation.augmenter",
     "Passage": "hybridmem_plugins.passage",
     "VectorIndex": "hybridmem_plugins.memory.vectors",
 }
 
-__all__ = ["Explanation", "Fact", "Hit", "HybridMemory", "KnowledgeGraph", "Passage", "VectorIndex", "__version__"]
+__all__ = [
+    "Explanation",
+    "Fact",
+    "Hit",
+    "HybridMemory",
+    "KnowledgeGraph",
+    "NoiseProfile",
+    "NoisyContextAugmenter",
+    "Passage",
+    "VectorIndex",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

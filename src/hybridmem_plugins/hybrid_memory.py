@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridmem_plugins.extraction.builtin import BuiltinExtractor
 from hybridmem_plugins.extraction.model import Extractor
-from hybridmem_plugins.extraction.tokens import name_key
+from hybridmem_plugins.extraction.resolving import NameResolver, Resolver, ResolvingExtractor
+from hybridmem_plugins.extraction.tokens import name_key, words
 from hybridmem_plugins.memory.embedding import Embedder
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.memory.graph import KnowledgeGraph
@@ -30,9 +31,9 @@ from hybridmem_plugins.memory.vectors import Engine, VectorIndex
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.engine import Result, retrieve
 from hybridmem_plugins.retrieval.explain import Explanation, explain
-from hybridmem_plugins.retrieval.linking import Question, read_question
+from hybridmem_plugins.retrieval.linking import Question, names_said, read_question
 from hybridmem_plugins.retrieval.model import ROUTES, Fact, Hit, Route
-from hybridmem_plugins.retrieval.provenance import facts_of, path_rows, provenance
+from hybridmem_plugins.retrieval.provenance import facts_of, path_rows, provenance, stated_fact
 from hybridmem_plugins.retrieval.router import Choice, Router, default_router
 
 T = TypeVar("T")
@@ -52,7 +53,9 @@ class HybridMemory:
         embedder: Object with `embed_documents(list[str])` and `embed_query(str)`; None takes the bundled static one.
         path: Folder of the memory, made when missing; None keeps it in memory only.
         extractor: Finds the entities of passages; None takes the built-in one, which needs no model.
-        aliases: Other spellings of names and the names they stand for, for example `{"NVM": "non-volatile memory"}`.
+        aliases: Other spellings of names and the names they stand for, for example `{"NVM": "non-volatile memory"}`;
+            for questions, and for passages added from then on.
+        resolver: Called with each normalised name that a passage or a question says; returns the name to use instead.
         router: Chooses the route of each question that leaves it open.
         engine: `auto`, `hnswlib` or `exact` (see `VectorIndex`).
         write_timeout: Seconds to wait for another writer.
@@ -77,19 +80,21 @@ class HybridMemory:
         *,
         extractor: Extractor | None = None,
         aliases: Mapping[str, str] | None = None,
+        resolver: Resolver | None = None,
         router: Router = default_router,
         engine: Engine = "auto",
         write_timeout: float = 30.0,
     ) -> None:
         self.embedder: Embedder = StaticEmbedder() if embedder is None else embedder
         self.router = router
-        self._aliases = {name_key(alias): name_key(name) for alias, name in (aliases or {}).items()}
+        self._resolve = NameResolver(aliases, resolver)
+        found_by: Extractor = BuiltinExtractor() if extractor is None else extractor
         self._graph = KnowledgeGraph()
         self._pool = ThreadPoolExecutor(thread_name_prefix="hybridmem")
         self._store = MemoryStore(
             path,
             embedder=self.embedder,
-            extractor=BuiltinExtractor() if extractor is None else extractor,
+            extractor=ResolvingExtractor(found_by, self._resolve) if self._resolve else found_by,
             graph=self._graph,
             write_timeout=write_timeout,
             engine=engine,
@@ -101,7 +106,7 @@ class HybridMemory:
         """Store passages in one step; one whose id is stored already is replaced.
 
         Args:
-            passages: What to store. Ids are derived from title and text where they are missing.
+            passages: What to store. Ids are derived from title, text and metadata where they are missing.
             vectors: Shape `(n, dimension)`; None asks the embedder.
 
         Returns:
@@ -177,6 +182,8 @@ class HybridMemory:
     def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
         """Return the sentences that link entities, for the entities of a question and the passages that answer it.
 
+        The typed facts that an optional extractor read about the entities of the question come first.
+
         Args:
             question: In natural language, or a name.
             k: How many at most.
@@ -185,19 +192,42 @@ class HybridMemory:
         Raises:
             ValueError: An empty question, k < 1, or an unknown filter operator.
         """
-        hits = self.search(question, max(k, _FACT_SOURCES), filter)
-        asked = name_key(question)
-        found: list[Fact] = []
+        scores = {str(hit.passage.id): hit.score for hit in self.search(question, max(k, _FACT_SOURCES), filter)}
         with self._store.reading() as store:
             allowed = store.allowed(filter)
-            for hit, row in zip(hits, store.rows_of([str(hit.passage.id) for hit in hits]), strict=True):
-                if row is None or (allowed is not None and not allowed[row]):
-                    continue
-                names = self._graph.mentions(row)
-                scored = [(n, hit.score * (1.0 if f" {n} " in f" {asked} " else 0.9)) for n in names]
-                found += facts_of(hit.passage, scored)
-        found.sort(key=lambda fact: (-fact.score, fact.passage_id))
-        return found[:k]
+            rows = [row for row in store.rows_of(list(scores)) if row is not None and (allowed is None or allowed[row])]
+            said = f" {name_key(question)} "
+            found: list[Fact] = []
+            for row, passage in zip(rows, store.passages(rows), strict=True):
+                score = scores[str(passage.id)]
+                names = [(name, score * (1.0 if f" {name} " in said else 0.9)) for name in self._graph.mentions(row)]
+                found += facts_of(passage, names)
+            found.sort(key=lambda fact: (-fact.score, fact.passage_id, fact.object))
+            typed = self._typed_facts(question, allowed, max((fact.score for fact in found), default=0.0))
+        return [*typed, *found][:k]
+
+    def _typed_facts(self, question: str, allowed: Mask | None, floor: float) -> list[Fact]:
+        """Return the relations of the names in a question, those first of which it says the most; scored above a floor.
+
+        The caller is reading.
+        """
+        asked = self._read(question, allowed)
+        names = names_said(asked, self._graph, allowed, self._resolve if self._resolve else None)
+        facts = self._graph.relations(names, allowed)
+        if not facts:
+            return []
+        passages = dict(zip((rows := [row for *_, row in facts]), self._store.passages(rows), strict=True))
+        tokens = set(asked.tokens)
+
+        def relevance(subject: str, relation: str, object_: str) -> float:
+            told = words(relation)
+            return (1 + (subject in names) + (object_ in names) + sum(t in tokens for t in told) / len(told or " ")) / 4
+
+        found = []
+        for subject, relation, object_, row in facts:
+            score = floor + (1 - floor) * relevance(subject, relation, object_)
+            found.append(stated_fact(passages[row], subject, relation, object_, score))
+        return sorted(found, key=lambda fact: (-fact.score, fact.passage_id, fact.subject, fact.relation, fact.object))
 
     def get(self, ids: Sequence[str]) -> list[Passage]:
         """Return the stored passages among these ids, in order; unknown ids are left out."""
@@ -249,7 +279,7 @@ class HybridMemory:
             return finish(store, result)
 
     def _read(self, question: str, allowed: Mask | None) -> Question:
-        return read_question(question, self._graph, allowed, self._aliases)
+        return read_question(question, self._graph, allowed, self._resolve if self._resolve else None)
 
     def _embed(self, question: Question) -> tuple[Vector, Vector]:
         """Return the vectors of a question and of what it asks about its titles."""

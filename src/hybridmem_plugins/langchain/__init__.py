@@ -11,20 +11,39 @@ from typing import TYPE_CHECKING, Any
 from hybridmem_plugins.errors import require
 
 if TYPE_CHECKING:
+    from hybridmem_plugins.langchain.augmenter import NoisyContextAugmenter
+    from hybridmem_plugins.langchain.graph import (
+        GraphDocumentExtractor,
+        as_networkx,
+        documents_from_entity_graph,
+        to_networkx_entity_graph,
+        triples,
+    )
     from hybridmem_plugins.langchain.retriever import HybridRetriever
+    from hybridmem_plugins.langchain.vector_store import HnswVectorStore
 
 _HOMES = {
     "FinetunedChatModel": "chat_model",
+    "GraphDocumentExtractor": "graph",
     "HnswVectorStore": "vector_store",
     "HybridRetriever": "retriever",
     "NoisyContextAugmenter": "augmenter",
     "as_networkx": "graph",
-    "from_networkx_entity_graph": "graph",
-    "passages_from_graph_documents": "graph",
+    "documents_from_entity_graph": "graph",
     "to_networkx_entity_graph": "graph",
+    "triples": "graph",
 }
 
-__all__ = ["HybridRetriever"]
+__all__ = [
+    "GraphDocumentExtractor",
+    "HnswVectorStore",
+    "HybridRetriever",
+    "NoisyContextAugmenter",
+    "as_networkx",
+    "documents_from_entity_graph",
+    "to_networkx_entity_graph",
+    "triples",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
 
 from hybridmem_plugins.memory.filters import Filter, compile_filter
-from hybridmem_plugins.memory.validation import derived_id
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.model import Hit
 
@@ -146,14 +143,4 @@ def _stored_metadata(metadata: dict[str, Any], score_key: str | None, provenance
 def _passage(text: str, metadata: dict[str, Any], identity: str | None, title_key: str | None) -> Passage:
     title = metadata.get(title_key) if title_key is not None else None
     title = str(title) if isinstance(title, str | int | float) and str(title).strip() else None
-    passage = Passage(text=text, title=title, id=identity, metadata=metadata)
-    if identity is not None:
-        return passage
-    # Two documents of one text and other metadata (pages that say the same) are two documents.
-    try:
-        told = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
-        key = derived_id(title, text) + told
-        derived = hashlib.sha256(key.encode()).hexdigest()[:32]
-    except (TypeError, ValueError):  # The memory says what is wrong with it.
-        return passage
-    return Passage(text=text, title=title, id=derived, metadata=metadata)
+    return Passage(text=text, title=title, id=identity, metadata=metadata)

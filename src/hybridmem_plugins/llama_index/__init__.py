@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from hybridmem_plugins.errors import require
 
 if TYPE_CHECKING:
+    from hybridmem_plugins.llama_index.augmenter import NoisyContextAugmenter
+    from hybridmem_plugins.llama_index.graph_store import NetworkXPropertyGraphStore
     from hybridmem_plugins.llama_index.retriever import HybridRetriever
+    from hybridmem_plugins.llama_index.vector_store import HnswVectorStore
 
 _HOMES = {
     "FinetunedLLM": "llm",
@@ -21,7 +24,7 @@ _HOMES = {
     "NoisyContextAugmenter": "augmenter",
 }
 
-__all__ = ["HybridRetriever"]
+__all__ = ["HnswVectorStore", "HybridRetriever", "NetworkXPropertyGraphStore", "NoisyContextAugmenter"]
 
 
 def __getattr__(name: str) -> Any:
