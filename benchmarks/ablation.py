@@ -1,10 +1,10 @@
 """What each part of retrieval is worth: switch it off, fit both models again, and see what is lost.
 
-    python benchmarks/ablation.py DATA_FOLDER [--only PART ...] [--write FILE]
+    python benchmarks/ablation.py DATA_FOLDER [--only PART ...] [--questions N] [--write docs/retrieval.md]
 
 As in `fit_ranker.py`, every set is used as it is, without titles and in chunks of 60 words. `held out` is fitted on the
 other sets only, `fitted` on all. A part that is off has its features at zero, proposes no passages and takes no steps.
-Figures are recall@5. --write puts the tables between the marks of a Markdown file.
+Figures are recall@5. --write puts the tables into a page that has marks for them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from hybridmem_plugins.retrieval.engine import all_features
 from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, POOL
 from hybridmem_plugins.retrieval.ranker import FEATURES, Ranker
 from hybridmem_plugins.retrieval.walk import WALK_FEATURES, no_walk, walk
+from results import write_marked
 
-MARK = "<!-- ablation: written by benchmarks/ablation.py -->"
-END = "<!-- end of ablation -->"
 _CASED = BASE_FEATURES.index("link_cased")
 
 
@@ -100,13 +99,45 @@ def strength_of(part: Part, ranker: Ranker, base: np.ndarray) -> np.ndarray:
 
 
 class _Steps:
-    """A graph of which only some kinds of steps are taken."""
+    """A graph of which only some kinds of steps are taken; remembers them."""
 
-    def __init__(self, graph: Any, kinds: Collection[str]) -> None:
-        self._graph, self._kinds = graph, kinds
+    def __init__(self, graph: Any, kinds: Collection[str], known: dict[Any, Any]) -> None:
+        self._graph, self._kinds, self._known = graph, kinds, known
 
     def neighbourhood(self, rows: Sequence[int], kinds: Collection[Any] = ALL_KINDS, allowed: Any = None) -> Any:
-        return self._graph.neighbourhood(rows, [kind for kind in kinds if kind in self._kinds], allowed)
+        left = tuple(kind for kind in kinds if kind in self._kinds)
+        key = (tuple(rows), left)
+        if key not in self._known:
+            self._known[key] = self._graph.neighbourhood(rows, left, allowed)
+        return self._known[key]
+
+
+class _Known:
+    """Evidence that remembers what it said of a row, since every fit asks for the same rows again."""
+
+    def __init__(self, evidence: Any) -> None:
+        self._evidence = evidence
+        self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._evidence, name)
+
+    def restrict(self, pool: list[int]) -> None:
+        """Start from another pool, which sets the scale anew."""
+        if pool != self._evidence.pool:
+            self._evidence.pool, self._evidence._top_rest = pool, None
+            self._rows.clear()
+
+    def base(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        if not self._rows:  # The pool has to be asked for first.
+            rows, asked = list(dict.fromkeys([*self._evidence.pool, *rows])), rows
+        else:
+            asked = rows
+        new = [row for row in rows if row not in self._rows]
+        if new:
+            self._rows.update(zip(new, zip(*self._evidence.base(new), strict=True), strict=True))
+        features, covered = zip(*(self._rows[row] for row in asked), strict=True)
+        return np.stack(features), np.stack(covered)
 
 
 @contextmanager
@@ -127,19 +158,18 @@ def pools(case: Case, part: Part) -> None:
             "words": evidence.lexical.rows[:POOL].tolist(),
             "names": list(evidence._links),
         }
-        evidence.pool = list(dict.fromkeys(row for way in ways if way in part.proposers for row in ways[way]))
-        evidence._top_rest = None
+        evidence.restrict(list(dict.fromkeys(row for way in ways if way in part.proposers for row in ways[way])))
 
 
 def walks(case: Case, part: Part, ranker: Ranker, kept: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, list[int]]]:
     """Return all features, labels and rows of every question, without the part."""
-    graph, out = _Steps(case.tiers.relational, part.kinds), []
+    graph, out = _Steps(case.tiers.relational, part.kinds, case.steps), []
     on = kept[: len(BASE_FEATURES)].astype(np.float32)
     for index, evidence in enumerate(case.evidence):
-        base, covered = evidence.base(evidence.pool)
-        if not len(base):
+        if not evidence.pool:
             out.append((np.zeros((0, len(FEATURES))), np.zeros(0, dtype=bool), []))
             continue
+        base, covered = evidence.base(evidence.pool)
         strength = strength_of(part, ranker, base * on)
         with _sizes(part):
             walked = walk(evidence, graph, base, covered, strength, None) if part.kinds else no_walk(
@@ -148,6 +178,15 @@ def walks(case: Case, part: Part, ranker: Ranker, kept: np.ndarray) -> list[tupl
         features = all_features(evidence, walked, strength) * kept
         out.append((features, case.labels(index, walked.rows), walked.rows))
     return out
+
+
+def pool_features(case: Case) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return base features and labels of every pool that is not empty."""
+    return [
+        (evidence.base(evidence.pool)[0], case.labels(index, evidence.pool))
+        for index, evidence in enumerate(case.evidence)
+        if evidence.pool
+    ]
 
 
 Scores = dict[tuple[str, str], tuple[float, float]]
@@ -160,7 +199,7 @@ def without(part: Part, cases: list[Case]) -> Scores:
     on = kept[: len(BASE_FEATURES)]
     for case in cases:
         pools(case, part)
-    bases = {case.data.name: [(x * on, y) for x, y in case.base()] for case in cases}
+    bases = {case.data.name: [(x * on, y) for x, y in pool_features(case)] for case in cases}
     scores: Scores = {}
     for held_out in [*dict.fromkeys(case.root for case in cases), None]:
         train = [case for case in cases if case.root != held_out]
@@ -241,13 +280,6 @@ def report(rows: dict[str, Scores], first: str, names: list[str]) -> list[str]:
     return lines
 
 
-def write(file: Path, lines: list[str]) -> None:
-    text = file.read_text(encoding="utf-8")
-    before, rest = text.split(MARK, 1)
-    _, after = rest.split(END, 1)
-    file.write_text(before + MARK + "\n\n" + "\n".join(lines) + "\n" + END + after, encoding="utf-8")
-
-
 def main() -> None:
     """Fit without each part and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -258,6 +290,9 @@ def main() -> None:
     args = parser.parse_args()
     sets = [evenly(data, args.questions) for data in read_sets(args.folder)]
     cases = [Case(v) for data in sets for v in (data, without_titles(data), in_chunks(data))]
+    for case in cases:
+        case.evidence = [_Known(evidence) for evidence in case.evidence]
+        case.steps = {}
     names = [case.data.name for case in cases]
     rows: dict[str, Scores] = {}
     for part in [*PARTS, *TRIED]:
@@ -270,12 +305,12 @@ def main() -> None:
         print(f"{part.name:48} recall@5 held out {means[0]:.4f} fitted {means[1]:.4f} ({took:.0f} s)", flush=True)
     for case in cases:
         pools(case, PARTS[0])
-    shipped = fit_seeds(cases, {case.data.name: case.base() for case in cases})
+    shipped = fit_seeds(cases, {case.data.name: pool_features(case) for case in cases})
     rows["equal votes (RRF) of vectors, words and graph"] = equal_votes(cases, {"all": shipped})
     lines = report(rows, PARTS[0].name, names)
     print("\n".join(lines))
     if args.write:
-        write(args.write, lines)
+        write_marked(args.write, "ablation", lines)
 
 
 if __name__ == "__main__":

@@ -333,3 +333,17 @@ def test_any_memory_can_be_shared() -> None:
         first, second = HybridRetriever(memory=memory), HybridRetriever(memory=memory, k=1)
         first.add_documents(documents())
         assert len(second.invoke(QUESTION)) == 1
+
+
+async def test_explains_what_it_finds_with_its_own_filter_and_route() -> None:
+    embedding = AsyncWordEmbeddings()
+    retriever = HybridRetriever.from_documents(documents(), embedding, filter={"tenant": "a"}, route="both")
+    why = retriever.explain(QUESTION, k=3)
+    assert [hit.passage.id for hit in why.hits] == [doc.id for doc in retriever.invoke(QUESTION, k=3)]
+    assert (why.asked_route, why.filtered) == ("both", True)
+    assert {hit.passage.metadata["tenant"] for hit in why.hits} == {"a"}
+    before = len(embedding.awaited)
+    assert (await retriever.aexplain(QUESTION, k=3)).to_dict() == why.to_dict()
+    assert len(embedding.awaited) > before
+    narrowed = retriever.explain(QUESTION, filter={"number": 2})
+    assert [hit.passage.id for hit in narrowed.hits] == ["d2"]

@@ -329,3 +329,16 @@ async def test_an_empty_memory_answers_with_nothing() -> None:
     assert retriever.retrieve(QUESTION) == []
     assert await retriever.aretrieve(QUESTION) == []
     assert retriever.facts(QUESTION) == await retriever.afacts(QUESTION) == []
+
+
+async def test_explains_what_it_finds_with_its_own_filter_and_route() -> None:
+    model = AsyncWordEmbedding()
+    only_even = MetadataFilters(filters=[MetadataFilter(key="tenant", value="a")])
+    retriever = HybridRetriever.from_nodes(nodes(), model, filters=only_even, route="both", similarity_top_k=3)
+    why = retriever.explain(QUESTION)
+    assert [hit.passage.id for hit in why.hits] == [found.node_id for found in retriever.retrieve(QUESTION)]
+    assert (why.asked_route, why.filtered) == ("both", True)
+    before = model.awaited
+    assert (await retriever.aexplain(QUESTION)).to_dict() == why.to_dict()
+    assert model.awaited > before
+    assert len(retriever.explain(QUESTION, k=1).hits) == 1
