@@ -66,13 +66,13 @@ RECIPES: Mapping[str, Recipe] = {
     "smollm2-135m": Recipe(
         name="smollm2-135m",
         sources=(
-            Source("nq-open-oracle", (5, 3, 5, 4, 6, 5, 3, 5)),
-            Source("policyqa-dev", (4, 5), limit=1000),
-            Source("covidqa", (2, 3)),
-            Source("tatqa-dev-span", (2, 3)),
+            Source("nq-open-oracle", (5, 3, 5, 4)),
+            Source("policyqa-dev", (5,), limit=1000),
+            Source("covidqa", (2,)),
+            Source("tatqa-dev-span", (2,)),
         ),
         config=TrainConfig(
-            rank=24, alpha=48, learning_rate=5e-4, batch_size=32, max_length=1536, kl_weight=1.0, guard_share=0.25,
+            rank=24, alpha=48, learning_rate=5e-4, batch_size=32, max_length=1536, kl_weight=2.0, guard_share=0.25,
             save_dtype="float16",
         ),
     ),

@@ -132,6 +132,19 @@ class RowEncoder:
         return ids
 
 
+def fitting_rows(
+    rows: Iterable[Mapping[str, Any]], tokenizer: Any, max_length: int
+) -> tuple[list[EncodedRow], int]:
+    """Encode rows, leaving out those that do not fit (a context that is all answer cannot shrink), and count these."""
+    encoder, encoded, left_out = RowEncoder(tokenizer, max_length), [], 0
+    for row in rows:
+        try:
+            encoded.append(encoder.encode(row))
+        except ValueError:
+            left_out += 1
+    return encoded, left_out
+
+
 def shrink_context(text: str, answer: str, share: float, piece: int = 30) -> str:
     """Leave out about a share of a prompt's context words, latest first.
 
