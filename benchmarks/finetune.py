@@ -26,11 +26,11 @@ from pathlib import Path
 
 from hybridmem_plugins.finetuning import evaluate, forgetting, recipes
 from hybridmem_plugins.finetuning.replay import answer_with_base
-from hybridmem_plugins.finetuning.sets import read_rows
 from hybridmem_plugins.finetuning.rows import RowEncoder, fitting_rows
+from hybridmem_plugins.finetuning.sets import read_rows
 from hybridmem_plugins.finetuning.trainer import Trainer
-from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation import GenerationSettings, LocalModel, loading
+from hybridmem_plugins.generation.chat import render_chat
 
 STARTED = time.time()
 
@@ -103,7 +103,9 @@ def measure(options, local, adapter, name, items, full=True):
     evaluate.write_records(out / f"{name}.jsonl", records)
     noisy = list(evaluate.view(records, "accuracy under noise (NQ held out + XQuAD)").values())
     say(options, f"{name}: {len(records)} replies, accuracy under noise {sum(noisy) / max(1, len(noisy)):.3f}")
-    wiki = [row["text"] for row in read_rows(Path(options.data) / "forgetting/wiki-passages.jsonl.gz")][:: options.every]
+    wiki = [row["text"] for row in read_rows(Path(options.data) / "forgetting/wiki-passages.jsonl.gz")][
+        :: options.every
+    ]
     with local._using(adapter):
         losses = forgetting.text_losses(local, wiki, 32)
     summary = {"perplexity": forgetting.perplexity(losses), "losses": losses}
@@ -214,7 +216,9 @@ def queue(options):
         jobs.append(
             subprocess.Popen(
                 [sys.executable, __file__, command[0], *common, *command[1:]],
-                stdout=log, stderr=subprocess.STDOUT, env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
             )  # fmt: skip
         )
         time.sleep(1.0 if number < 2 else 0.1)

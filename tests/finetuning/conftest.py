@@ -7,10 +7,56 @@ import pytest
 for _module in ("torch", "transformers", "peft", "trl", "datasets"):
     pytest.importorskip(_module, reason="needs the extra [train]")
 
-WORDS = (
-    "passages question who wrote it ada grace alan the a of in is was and number [1] [2] answer system user "
-    "assistant do not contain 0 1 2 3 4 5 6 7 8 9 lovelace hopper turing compiler engine machine test . ? : , ` \n"
-).split(" ")
+WORDS = [
+    "passages",
+    "question",
+    "who",
+    "wrote",
+    "it",
+    "ada",
+    "grace",
+    "alan",
+    "the",
+    "a",
+    "of",
+    "in",
+    "is",
+    "was",
+    "and",
+    "number",
+    "[1]",
+    "[2]",
+    "answer",
+    "system",
+    "user",
+    "assistant",
+    "do",
+    "not",
+    "contain",
+    "0",
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+    "6",
+    "7",
+    "8",
+    "9",
+    "lovelace",
+    "hopper",
+    "turing",
+    "compiler",
+    "engine",
+    "machine",
+    "test",
+    ".",
+    "?",
+    ":",
+    ",",
+    "`",
+    "\n",
+]
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -60,7 +106,10 @@ def rows():
             "id": f"r{number}",
             "messages": [
                 {"role": "system", "content": "answer the question"},
-                {"role": "user", "content": f"[1] machine {number}\nit was {names[number % 3]} .\n\nwho wrote {number} ?"},
+                {
+                    "role": "user",
+                    "content": f"[1] machine {number}\nit was {names[number % 3]} .\n\nwho wrote {number} ?",
+                },
                 {"role": "assistant", "content": names[number % 3]},
             ],
             "completion": names[number % 3],
@@ -71,4 +120,7 @@ def rows():
 
 @pytest.fixture
 def guards():
-    return [{"id": f"g{number}", "text": f"the engine {number} is a machine of the number {number} . " * 2} for number in range(12)]
+    return [
+        {"id": f"g{number}", "text": f"the engine {number} is a machine of the number {number} . " * 2}
+        for number in range(12)
+    ]

@@ -193,12 +193,17 @@ def test_batches_hold_rows_of_like_length_and_every_row_once():
     order = arrange(lengths, 8, 2, seed=1)
     assert sorted(order[:64]) == list(range(64))
     assert order[:64] != order[64:]
-    spread = [max(lengths[i] for i in order[at : at + 8]) - min(lengths[i] for i in order[at : at + 8]) for at in range(0, 64, 8)]
+    spread = [
+        max(lengths[i] for i in order[at : at + 8]) - min(lengths[i] for i in order[at : at + 8])
+        for at in range(0, 64, 8)
+    ]
     assert sum(spread) / len(spread) < 30
     assert arrange(lengths, 8, 2, seed=1) == order
 
 
-@pytest.mark.parametrize("change", [{"rank": 0}, {"kl_weight": -1}, {"batch_size": 10, "micro_batches": 4}, {"save_dtype": "int8"}])
+@pytest.mark.parametrize(
+    "change", [{"rank": 0}, {"kl_weight": -1}, {"batch_size": 10, "micro_batches": 4}, {"save_dtype": "int8"}]
+)
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(ValueError, match="range|multiples"):
         TrainConfig(**change)

@@ -15,7 +15,9 @@ Data = Annotated[Path, typer.Option(envvar="HYBRIDMEM_DATA", help="Folder with q
 def train(
     output: Annotated[Path, typer.Argument(help="Folder for the adapter.")],
     rows: Annotated[Path | None, typer.Option(help="JSON lines with prompt and completion.")] = None,
-    guard: Annotated[Path | None, typer.Option(help="JSON lines with text, or prompt and the base's completion.")] = None,
+    guard: Annotated[
+        Path | None, typer.Option(help="JSON lines with text, or prompt and the base's completion.")
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="Repeat a shipped adapter's recipe, such as smollm2-135m.")] = None,
     data: Annotated[Path | None, typer.Option(envvar="HYBRIDMEM_DATA", help="Data folder of the recipe.")] = None,
     model: Annotated[str | None, typer.Option(help="Hub id, folder or .gguf; default: the bundled 135M.")] = None,

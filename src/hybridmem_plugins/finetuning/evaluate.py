@@ -10,9 +10,15 @@ from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.finetuning.metrics import score_answer
-from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, noiserbench_items, read_rows, reading_items
+from hybridmem_plugins.finetuning.sets import (
+    EvalItem,
+    NegativePool,
+    noiserbench_items,
+    read_rows,
+    reading_items,
+    split_by_document,
+)
 from hybridmem_plugins.finetuning.sets import rgb_items as make_rgb_items
-from hybridmem_plugins.finetuning.sets import split_by_document
 from hybridmem_plugins.generation.decoding import GenerationSettings
 from hybridmem_plugins.generation.local_model import LocalModel
 from hybridmem_plugins.passage import Passage

@@ -14,7 +14,12 @@ FORMS = ("merged", "vllm-lora")
 
 
 def export(
-    adapter: str | Path, output: str | Path, *, model: str | Path | None = None, form: str = "merged", scale: float = 1.0
+    adapter: str | Path,
+    output: str | Path,
+    *,
+    model: str | Path | None = None,
+    form: str = "merged",
+    scale: float = 1.0,
 ) -> Path:
     """Write a tuned model for serving.
 

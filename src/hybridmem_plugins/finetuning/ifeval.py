@@ -108,8 +108,8 @@ CHECKERS: dict[str, Checker] = {
     "keywords:frequency": lambda t, o: _compare(
         len(re.findall(re.escape(o["keyword"]), t, re.I)), o["relation"], o["frequency"]
     ),
-    "keywords:forbidden_words": lambda t, o: not any(
-        re.search(rf"\b{re.escape(w)}\b", t, re.I) for w in o["forbidden_words"]
+    "keywords:forbidden_words": lambda t, o: (
+        not any(re.search(rf"\b{re.escape(w)}\b", t, re.I) for w in o["forbidden_words"])
     ),
     "keywords:letter_frequency": lambda t, o: _compare(
         t.lower().count(o["letter"].lower()), o["let_relation"], o["let_frequency"]
@@ -117,9 +117,7 @@ CHECKERS: dict[str, Checker] = {
     "language:response_language": lambda t, o: _language(t, o["language"]),
     "length_constraints:number_sentences": lambda t, o: _compare(_sentences(t), o["relation"], o["num_sentences"]),
     "length_constraints:number_paragraphs": lambda t, o: _paragraphs(t, o["num_paragraphs"]),
-    "length_constraints:number_words": lambda t, o: _compare(
-        len(re.findall(r"\w+", t)), o["relation"], o["num_words"]
-    ),
+    "length_constraints:number_words": lambda t, o: _compare(len(re.findall(r"\w+", t)), o["relation"], o["num_words"]),
     "length_constraints:nth_paragraph_first_word": _first_word,
     "detectable_content:number_placeholders": lambda t, o: len(re.findall(r"\[.*?\]", t)) >= o["num_placeholders"],
     "detectable_content:postscript": lambda t, o: _postscript(t, o["postscript_marker"]),
@@ -134,9 +132,7 @@ CHECKERS: dict[str, Checker] = {
     "detectable_format:json_format": lambda t, o: _json(t),
     "detectable_format:title": lambda t, o: any(part[2:-2].strip("<> ") for part in re.findall(r"<<[^\n]+>>", t)),
     "combination:two_responses": lambda t, o: _two_responses(t),
-    "combination:repeat_prompt": lambda t, o: (
-        t.strip().lower().startswith(o["prompt_to_repeat"].strip().lower())
-    ),
+    "combination:repeat_prompt": lambda t, o: t.strip().lower().startswith(o["prompt_to_repeat"].strip().lower()),
     "startend:end_checker": lambda t, o: _ends(t, o["end_phrase"]),
     "startend:quotation": lambda t, o: len(t.strip()) > 1 and t.strip().startswith('"') and t.strip().endswith('"'),
     "change_case:capital_word_frequency": lambda t, o: _compare(

@@ -48,7 +48,10 @@ def compare(records: Mapping[str, list[Record]], runs: Runs, ours: str, other: s
 
 def forgetting_table(folder: str | Path, runs: Runs) -> list[str]:
     """Make a Markdown table of perplexity, IFEval and agreement with the base; a dash is what was not measured."""
-    lines = ["| run | perplexity | IFEval strict, prompts | instructions | same top token | KL (nats) |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| run | perplexity | IFEval strict, prompts | instructions | same top token | KL (nats) |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in (name for names in runs.values() for name in names):
         summary, same = _read(Path(folder) / f"{name}.json"), _read(Path(folder) / f"{name}.agreement.json")
         followed = [row["followed"] for row in summary.get("ifeval", [])] if summary else []

@@ -132,9 +132,7 @@ class RowEncoder:
         return ids
 
 
-def fitting_rows(
-    rows: Iterable[Mapping[str, Any]], tokenizer: Any, max_length: int
-) -> tuple[list[EncodedRow], int]:
+def fitting_rows(rows: Iterable[Mapping[str, Any]], tokenizer: Any, max_length: int) -> tuple[list[EncodedRow], int]:
     """Encode rows, leaving out those that do not fit (a context that is all answer cannot shrink), and count these."""
     encoder, encoded, left_out = RowEncoder(tokenizer, max_length), [], 0
     for row in rows:

@@ -131,7 +131,15 @@ class FinetunedChatModel(BaseChatModel):
         Raises:
             ValueError: An option is unknown or out of range.
         """
-        known = {*_OPTIONS, "max_tokens", "tools", "tool_choice", "ls_structured_output_format", "stream_usage", "model"}
+        known = {
+            *_OPTIONS,
+            "max_tokens",
+            "tools",
+            "tool_choice",
+            "ls_structured_output_format",
+            "stream_usage",
+            "model",
+        }
         unknown = sorted(set(kwargs) - known)
         if unknown:
             msg = f"Unknown option {unknown[0]!r}. Known: {', '.join(sorted(known))}."
@@ -268,7 +276,9 @@ class FinetunedChatModel(BaseChatModel):
             ValueError: The model's chat template cannot show tools, or no tool has the chosen name.
         """
         if not self._local.supports_tools:
-            msg = f"The chat template of '{self.model_name}' cannot show tools. Use a model whose template supports them."
+            msg = (
+                f"The chat template of '{self.model_name}' cannot show tools. Use a model whose template supports them."
+            )
             raise ValueError(msg)
         schemas = [convert_to_openai_tool(tool) for tool in tools]
         if tool_choice not in (None, "any", "auto", "required", "none", True, False):

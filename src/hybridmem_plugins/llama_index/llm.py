@@ -166,9 +166,7 @@ class FinetunedLLM(FunctionCallingLLM):
         return responses()
 
     @llm_completion_callback()
-    async def astream_complete(
-        self, prompt: str, formatted: bool = False, **kwargs: Any
-    ) -> CompletionResponseAsyncGen:
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         """Answer a prompt piece by piece without blocking the event loop."""
         pieces = self._local.astream(_as_user(prompt), **self._settings(kwargs))
 
@@ -265,7 +263,9 @@ def as_chat(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"role": role.get(message.role.value, message.role.value), "content": "".join(texts)}
         if calls:
             entry["tool_calls"] = calls
-        entry.update({k: message.additional_kwargs[k] for k in ("tool_call_id", "name") if k in message.additional_kwargs})
+        entry.update(
+            {k: message.additional_kwargs[k] for k in ("tool_call_id", "name") if k in message.additional_kwargs}
+        )
         chat.append(entry)
     return chat
 
