@@ -219,7 +219,7 @@ def queue(options):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-            )  # fmt: skip
+            )
         )
         time.sleep(1.0 if number < 2 else 0.1)
     while any(job.poll() is None for job in jobs):

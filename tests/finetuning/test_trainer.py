@@ -205,5 +205,5 @@ def test_batches_hold_rows_of_like_length_and_every_row_once():
     "change", [{"rank": 0}, {"kl_weight": -1}, {"batch_size": 10, "micro_batches": 4}, {"save_dtype": "int8"}]
 )
 def test_settings_out_of_range_are_refused(change):
-    with pytest.raises(ValueError, match="range|multiples"):
+    with pytest.raises(ValueError, match=r"range|multiples"):
         TrainConfig(**change)

@@ -92,7 +92,8 @@ def get_recipe(name: str) -> Recipe:
 
 
 def training_rows(recipe: Recipe, data: str | Path, *, seed: int = 0, arm: str = "ours") -> list[dict[str, Any]]:
-    """Make the noised rows of a recipe. Documents held out for evaluation are left out, and so is what shares text with the evaluation files.
+    """Make the noised rows of a recipe. Documents held out for evaluation are left out, and so is what shares text with the
+    evaluation files.
 
     Args:
         recipe: What to make.
@@ -110,8 +111,10 @@ def training_rows(recipe: Recipe, data: str | Path, *, seed: int = 0, arm: str =
             noised = augmenter.build_dataset(
                 examples, chunks, validation=0.0, on_bad_row="skip", decontaminate=evaluation_files
             )
-            for row in noised:
-                rows.append({"id": f"{row['id']}/{copy}", "messages": row["messages"], "completion": row["completion"]})
+            rows += [
+                {"id": f"{row['id']}/{copy}", "messages": row["messages"], "completion": row["completion"]}
+                for row in noised
+            ]
     return rows
 
 

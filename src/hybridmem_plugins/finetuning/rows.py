@@ -98,7 +98,7 @@ class RowEncoder:
         Raises:
             ValueError: The row has no target, or no prompt that fits although every spare word was left out.
         """
-        completion = self._tokens(row_completion(row)) + [self.end]
+        completion = [*self._tokens(row_completion(row)), self.end]
         room = self.max_length - len(completion)
         prompt = self._fit(row_messages(row), row_completion(row), room, row.get("id", "?"))
         ids = prompt + completion
