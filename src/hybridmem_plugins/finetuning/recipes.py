@@ -92,8 +92,9 @@ def get_recipe(name: str) -> Recipe:
 
 
 def training_rows(recipe: Recipe, data: str | Path, *, seed: int = 0, arm: str = "ours") -> list[dict[str, Any]]:
-    """Make the noised rows of a recipe. Documents held out for evaluation are left out, and so is what shares text with the
-    evaluation files.
+    """Make the noised rows of a recipe.
+
+    Documents held out for evaluation are left out, and so is what shares text with the evaluation files.
 
     Args:
         recipe: What to make.
