@@ -10,9 +10,15 @@ from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.finetuning.metrics import score_answer
-from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, noiserbench_items, read_rows, reading_items
+from hybridmem_plugins.finetuning.sets import (
+    EvalItem,
+    NegativePool,
+    noiserbench_items,
+    read_rows,
+    reading_items,
+    split_by_document,
+)
 from hybridmem_plugins.finetuning.sets import rgb_items as make_rgb_items
-from hybridmem_plugins.finetuning.sets import split_by_document
 from hybridmem_plugins.generation.decoding import GenerationSettings
 from hybridmem_plugins.generation.local_model import LocalModel
 from hybridmem_plugins.passage import Passage
@@ -81,9 +87,9 @@ def load_items(data: str | Path, *, questions: int = 300, unseen: int = 50, seed
 
     data = Path(data)
     _, held = split_by_document(read_rows(data / "qa/train/nq-open-oracle.jsonl.gz"), HELD_OUT)
-    outside: list[dict[str, str]] = [
-        row for name in ("hotpotqa-100", "2wikimultihopqa-51") for row in read_rows(data / f"retrieval/{name}/corpus.jsonl")
-    ]  # fmt: skip
+    outside: list[dict[str, str]] = []
+    for name in ("hotpotqa-100", "2wikimultihopqa-51"):
+        outside += read_rows(data / "retrieval" / name / "corpus.jsonl")
     pool = NegativePool([{"text": row["context"], "title": row["title"]} for row in held] + outside)
     xquad = read_rows(data / "qa/eval/xquad-en.jsonl.gz")
     xquad_pool = NegativePool([{"text": row["context"], "title": row["title"]} for row in xquad])

@@ -98,7 +98,7 @@ class RowEncoder:
         Raises:
             ValueError: The row has no target, or no prompt that fits although every spare word was left out.
         """
-        completion = self._tokens(row_completion(row)) + [self.end]
+        completion = [*self._tokens(row_completion(row)), self.end]
         room = self.max_length - len(completion)
         prompt = self._fit(row_messages(row), row_completion(row), room, row.get("id", "?"))
         ids = prompt + completion
@@ -130,6 +130,17 @@ class RowEncoder:
             messages = [*messages[:-1], {**messages[-1], "content": shorter}]
             ids = self._tokens(render_chat(self.tokenizer, messages))
         return ids
+
+
+def fitting_rows(rows: Iterable[Mapping[str, Any]], tokenizer: Any, max_length: int) -> tuple[list[EncodedRow], int]:
+    """Encode rows, leaving out those that do not fit (a context that is all answer cannot shrink), and count these."""
+    encoder, encoded, left_out = RowEncoder(tokenizer, max_length), [], 0
+    for row in rows:
+        try:
+            encoded.append(encoder.encode(row))
+        except ValueError:
+            left_out += 1
+    return encoded, left_out
 
 
 def shrink_context(text: str, answer: str, share: float, piece: int = 30) -> str:
