@@ -130,6 +130,7 @@ async def test_native_async_embeddings_are_awaited_many_at_a_time() -> None:
 async def test_an_error_of_the_embedding_reaches_the_caller() -> None:
     class Broken(AsyncWordEmbeddings):
         async def aembed_query(self, text: str) -> list[float]:
+            await asyncio.sleep(0)
             msg = "the service is away"
             raise TimeoutError(msg)
 

@@ -193,16 +193,14 @@ class HybridRetriever(BaseRetriever):
         Returns:
             The ids, one a document.
         """
-        passages, all_ids = to_passages(documents, ids, **self._keys())
-        self.memory.add(passages)
-        return [str(identity) for identity in all_ids]
+        passages = to_passages(documents, ids, **self._keys())
+        return self.memory.add(passages)
 
     async def aadd_documents(self, documents: Sequence[Document], ids: Sequence[str] | None = None) -> list[str]:
         """Do as `add_documents`, without blocking the event loop."""
-        passages, all_ids = to_passages(documents, ids, **self._keys())
+        passages = to_passages(documents, ids, **self._keys())
         async with self._asking():
-            await self.memory.aadd(passages)
-        return [str(identity) for identity in all_ids]
+            return await self.memory.aadd(passages)
 
     def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> bool:  # noqa: A002
         """Forget documents with their vectors, names and edges; ids that are not stored are ignored.
