@@ -271,7 +271,7 @@ class HybridRetriever(BaseRetriever):
         fetch = self._fetch(wanted)
         while True:
             hits = self.memory.search(query, fetch, allowed, taken)
-            documents = self._documents(self._diversified(hits, wanted))
+            documents = self._documents(self._diversified(hits, wanted) if self.search_type == "mmr" else hits)
             if self.reranker is not None and documents:
                 ranked = self.reranker.compress_documents(documents, query, run_manager.get_child("rerank"))
                 documents = merge_reranked(documents, ranked, self.provenance_key)
@@ -297,7 +297,10 @@ class HybridRetriever(BaseRetriever):
         async with self._asking(query):
             while True:
                 hits = await self.memory.asearch(query, fetch, allowed, taken)
-                documents = self._documents(await asyncio.to_thread(self._diversified, hits, wanted))
+                if self.search_type == "mmr":
+                    documents = self._documents(await asyncio.to_thread(self._diversified, hits, wanted))
+                else:
+                    documents = self._documents(hits)
                 if self.reranker is not None and documents:
                     callbacks = run_manager.get_child("rerank")
                     ranked = await self.reranker.acompress_documents(documents, query, callbacks)
@@ -333,8 +336,6 @@ class HybridRetriever(BaseRetriever):
         return max(k, self.fetch_k or max(4 * k, 20)) if isinstance(k, int) else k
 
     def _diversified(self, hits: list[Hit], k: int) -> list[Hit]:
-        if self.search_type != "mmr":
-            return hits
         # Several children may share a parent, so all of them are needed, in a good order.
         return diversify(self.memory, hits, len(hits) or 1 if self.parent_store is not None else k, self.lambda_mult)
 

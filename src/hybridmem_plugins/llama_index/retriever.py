@@ -317,6 +317,8 @@ class HybridRetriever(BaseRetriever):
         question = question_of(query_bundle)
         with asking(self.memory, question, query_bundle):
             hits = self.memory.search(question, self._fetch(), to_filter(self.filters), self.route)
+        if self.search_type == "mmr":
+            hits = self._diversified(hits)
         return self._reranked(self._candidates(hits), question)[: self.similarity_top_k]
 
     @dispatcher.span
@@ -324,7 +326,9 @@ class HybridRetriever(BaseRetriever):
         question = question_of(query_bundle)
         async with aasking(self.memory, question, query_bundle):
             hits = await self.memory.asearch(question, self._fetch(), to_filter(self.filters), self.route)
-        candidates = await asyncio.to_thread(self._candidates, hits)
+        if self.search_type == "mmr":
+            hits = await asyncio.to_thread(self._diversified, hits)
+        candidates = self._candidates(hits)
         return (await self._areranked(candidates, question))[: self.similarity_top_k]
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -333,9 +337,10 @@ class HybridRetriever(BaseRetriever):
         k = self.similarity_top_k
         return k if self.search_type == "similarity" and not self.reranker else max(k, self.fetch_k or max(4 * k, 20))
 
+    def _diversified(self, hits: list[Hit]) -> list[Hit]:
+        return diversify(self.memory, hits, self.similarity_top_k, self.lambda_mult)
+
     def _candidates(self, hits: list[Hit]) -> list[NodeWithScore]:
-        if self.search_type == "mmr":
-            hits = diversify(self.memory, hits, self.similarity_top_k, self.lambda_mult)
         return [hit_to_node(hit, self.title_key) for hit in hits]
 
     def _reranked(self, candidates: list[NodeWithScore], question: str) -> list[NodeWithScore]:
