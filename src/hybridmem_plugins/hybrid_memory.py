@@ -259,6 +259,8 @@ class HybridMemory:
         await asyncio.to_thread(self.close)
 
     async def _run(self, call: Callable[[], T]) -> T:
+        # Of many callers that start together, all get going before the first search takes Python's lock from them.
+        await asyncio.sleep(0)
         context = copy_context()  # As `asyncio.to_thread` does: an embedder sees its caller's trace and settings.
         return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, call)
 
