@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from hybridmem_plugins.memory.graph import KnowledgeGraph
     from hybridmem_plugins.memory.vectors import VectorIndex
     from hybridmem_plugins.passage import Passage
+    from hybridmem_plugins.retrieval.explain import Explanation
     from hybridmem_plugins.retrieval.model import Fact, Hit
 
 _HOMES = {
+    "Explanation": "hybridmem_plugins.retrieval.explain",
     "Fact": "hybridmem_plugins.retrieval.model",
     "Hit": "hybridmem_plugins.retrieval.model",
     "HybridMemory": "hybridmem_plugins.hybrid_memory",
@@ -31,6 +33,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Explanation",
     "Fact",
     "Hit",
     "HybridMemory",

@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridmem_plugins.extraction.builtin import BuiltinExtractor
 from hybridmem_plugins.extraction.model import Extractor
-from hybridmem_plugins.extraction.tokens import name_key
+from hybridmem_plugins.extraction.resolving import NameResolver, Resolver, ResolvingExtractor
+from hybridmem_plugins.extraction.tokens import name_key, words
 from hybridmem_plugins.memory.embedding import Embedder
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.memory.graph import KnowledgeGraph
@@ -30,10 +31,11 @@ from hybridmem_plugins.memory.store import MemoryStore
 from hybridmem_plugins.memory.vectors import Engine, VectorIndex
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.engine import Result, retrieve
-from hybridmem_plugins.retrieval.linking import Question, read_question
+from hybridmem_plugins.retrieval.explain import Explanation, explain
+from hybridmem_plugins.retrieval.linking import Question, names_said, read_question
 from hybridmem_plugins.retrieval.model import ROUTES, Fact, Hit, Route
-from hybridmem_plugins.retrieval.provenance import facts_of, path_rows, provenance
-from hybridmem_plugins.retrieval.router import Router, default_router
+from hybridmem_plugins.retrieval.provenance import facts_of, path_rows, provenance, stated_fact
+from hybridmem_plugins.retrieval.router import Choice, Router, default_router
 
 T = TypeVar("T")
 Vector = NDArray[np.float32]
@@ -52,7 +54,9 @@ class HybridMemory:
         embedder: Object with `embed_documents(list[str])` and `embed_query(str)`; None takes the bundled static one.
         path: Folder of the memory, made when missing; None keeps it in memory only.
         extractor: Finds the entities of passages; None takes the built-in one, which needs no model.
-        aliases: Other spellings of names and the names they stand for, for example `{"NVM": "non-volatile memory"}`.
+        aliases: Other spellings of names and the names they stand for, for example `{"NVM": "non-volatile memory"}`;
+            for questions, and for passages added from then on.
+        resolver: Called with each normalised name that a passage or a question says; returns the name to use instead.
         router: Chooses the route of each question that leaves it open.
         engine: `auto`, `hnswlib` or `exact` (see `VectorIndex`).
         write_timeout: Seconds to wait for another writer.
@@ -77,13 +81,15 @@ class HybridMemory:
         *,
         extractor: Extractor | None = None,
         aliases: Mapping[str, str] | None = None,
+        resolver: Resolver | None = None,
         router: Router = default_router,
         engine: Engine = "auto",
         write_timeout: float = 30.0,
     ) -> None:
         self.embedder: Embedder = StaticEmbedder() if embedder is None else embedder
         self.router = router
-        self._aliases = {name_key(alias): name_key(name) for alias, name in (aliases or {}).items()}
+        self._resolve = NameResolver(aliases, resolver)
+        found_by: Extractor = BuiltinExtractor() if extractor is None else extractor
         self._graph = KnowledgeGraph()
         # More threads than cores would not search faster, but leave the event loop a smaller share of Python's lock:
         # with six on two cores, 50 searches at once held it up for 0.05-0.35 s at a time, with three 0.03-0.05 s.
@@ -91,7 +97,7 @@ class HybridMemory:
         self._store = MemoryStore(
             path,
             embedder=self.embedder,
-            extractor=BuiltinExtractor() if extractor is None else extractor,
+            extractor=ResolvingExtractor(found_by, self._resolve) if self._resolve else found_by,
             graph=self._graph,
             write_timeout=write_timeout,
             engine=engine,
@@ -155,25 +161,31 @@ class HybridMemory:
             TypeError: An argument has the wrong type.
             ValueError: An empty question, k < 1, an unknown route or filter operator.
         """
-        _check_question(question, k, route)
-        with self._store.reading() as store:
-            asked = self._read(question, store.allowed(filter))
-            version, empty = store.version, not len(store)
-        if empty:
-            return []
-        vectors = self._embed(asked)  # May take long where the embedder is remote: nobody waits for it.
-        with self._store.reading() as store:
-            if store.vectors is None:
-                return []
-            allowed = store.allowed(filter)
-            if store.version != version:
-                asked = self._read(question, allowed)
-            tiers = _EmbeddedTiers(store.vectors, store.lexical, self._graph)
-            result = retrieve(asked, vectors, tiers, k, allowed=allowed, route=route, router=self.router)
-            return _hits(store, result, k)
+        return self._retrieve(question, k, filter, route, partial(_hits, k=k))
+
+    def explain(
+        self,
+        question: str,
+        k: int = 8,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> Explanation:
+        """Return why `search` finds what it finds: entities, route, seeds, hops with their sentences, and all scores.
+
+        Takes and raises what `search` does.
+        """
+
+        def explained(store: MemoryStore, result: Result) -> Explanation:
+            return explain(
+                result, _hits(store, result, k), store.passages, asked_route=route, filtered=filter is not None
+            )
+
+        return self._retrieve(question, k, filter, route, explained)
 
     def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
         """Return the sentences that link entities, for the entities of a question and the passages that answer it.
+
+        The typed facts that an optional extractor read about the entities of the question come first.
 
         Args:
             question: In natural language, or a name.
@@ -183,19 +195,42 @@ class HybridMemory:
         Raises:
             ValueError: An empty question, k < 1, or an unknown filter operator.
         """
-        hits = self.search(question, max(k, _FACT_SOURCES), filter)
-        asked = name_key(question)
-        found: list[Fact] = []
+        scores = {str(hit.passage.id): hit.score for hit in self.search(question, max(k, _FACT_SOURCES), filter)}
         with self._store.reading() as store:
             allowed = store.allowed(filter)
-            for hit, row in zip(hits, store.rows_of([str(hit.passage.id) for hit in hits]), strict=True):
-                if row is None or (allowed is not None and not allowed[row]):
-                    continue
-                names = self._graph.mentions(row)
-                scored = [(n, hit.score * (1.0 if f" {n} " in f" {asked} " else 0.9)) for n in names]
-                found += facts_of(hit.passage, scored)
-        found.sort(key=lambda fact: (-fact.score, fact.passage_id))
-        return found[:k]
+            rows = [row for row in store.rows_of(list(scores)) if row is not None and (allowed is None or allowed[row])]
+            said = f" {name_key(question)} "
+            found: list[Fact] = []
+            for row, passage in zip(rows, store.passages(rows), strict=True):
+                score = scores[str(passage.id)]
+                names = [(name, score * (1.0 if f" {name} " in said else 0.9)) for name in self._graph.mentions(row)]
+                found += facts_of(passage, names)
+            found.sort(key=lambda fact: (-fact.score, fact.passage_id, fact.object))
+            typed = self._typed_facts(question, allowed, max((fact.score for fact in found), default=0.0))
+        return [*typed, *found][:k]
+
+    def _typed_facts(self, question: str, allowed: Mask | None, floor: float) -> list[Fact]:
+        """Return the relations of the names in a question, those first of which it says the most; scored above a floor.
+
+        The caller is reading.
+        """
+        asked = self._read(question, allowed)
+        names = names_said(asked, self._graph, allowed, self._resolve if self._resolve else None)
+        facts = self._graph.relations(names, allowed)
+        if not facts:
+            return []
+        passages = dict(zip((rows := [row for *_, row in facts]), self._store.passages(rows), strict=True))
+        tokens = set(asked.tokens)
+
+        def relevance(subject: str, relation: str, object_: str) -> float:
+            told = words(relation)
+            return (1 + (subject in names) + (object_ in names) + sum(t in tokens for t in told) / len(told or " ")) / 4
+
+        found = []
+        for subject, relation, object_, row in facts:
+            score = floor + (1 - floor) * relevance(subject, relation, object_)
+            found.append(stated_fact(passages[row], subject, relation, object_, score))
+        return sorted(found, key=lambda fact: (-fact.score, fact.passage_id, fact.subject, fact.relation, fact.object))
 
     def get(self, ids: Sequence[str]) -> list[Passage]:
         """Return the stored passages among these ids, in order; unknown ids are left out."""
@@ -220,8 +255,34 @@ class HybridMemory:
         """What lies beneath: the journal and its indexes."""
         return self._store
 
+    def _retrieve(
+        self,
+        question: str,
+        k: int,
+        filter: Filter | None,  # noqa: A002
+        route: Route,
+        finish: Callable[[MemoryStore, Result], T],
+    ) -> T:
+        """Search, and finish while the store still holds what was found."""
+        _check_question(question, k, route)
+        with self._store.reading() as store:
+            asked = self._read(question, store.allowed(filter))
+            version = store.version
+            if not len(store):
+                return finish(store, Result(asked, _nothing_stored(route)))
+        vectors = self._embed(asked)  # May take long where the embedder is remote: nobody waits for it.
+        with self._store.reading() as store:
+            if store.vectors is None:
+                return finish(store, Result(asked, _nothing_stored(route)))
+            allowed = store.allowed(filter)
+            if store.version != version:
+                asked = self._read(question, allowed)
+            tiers = _EmbeddedTiers(store.vectors, store.lexical, self._graph)
+            result = retrieve(asked, vectors, tiers, k, allowed=allowed, route=route, router=self.router)
+            return finish(store, result)
+
     def _read(self, question: str, allowed: Mask | None) -> Question:
-        return read_question(question, self._graph, allowed, self._aliases)
+        return read_question(question, self._graph, allowed, self._resolve if self._resolve else None)
 
     def _embed(self, question: Question) -> tuple[Vector, Vector]:
         """Return the vectors of a question and of what it asks about its titles."""
@@ -249,6 +310,16 @@ class HybridMemory:
     ) -> list[Hit]:
         """Do as `search`, without blocking the event loop."""
         return await self._run(partial(self.search, question, k, filter, route))
+
+    async def aexplain(
+        self,
+        question: str,
+        k: int = 8,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> Explanation:
+        """Do as `explain`, without blocking the event loop."""
+        return await self._run(partial(self.explain, question, k, filter, route))
 
     async def afacts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
         """Do as `facts`, without blocking the event loop."""
@@ -303,6 +374,10 @@ def _hits(store: MemoryStore, result: Result, k: int) -> list[Hit]:
         Hit(passages[found.row], found.score, provenance(result, found, graph_ranks.get(found.row), passages))
         for found in best
     ]
+
+
+def _nothing_stored(route: Route) -> Choice:
+    return Choice("semantic" if route == "auto" else route, "the memory is empty")
 
 
 def _vector(values: Any) -> Vector:

@@ -24,6 +24,7 @@ from hybridmem_plugins.langchain.tool import retriever_tool
 from hybridmem_plugins.memory.embedding import embedder_name
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.retrieval.diversity import diversify
+from hybridmem_plugins.retrieval.explain import Explanation
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 
 SearchType = Literal["similarity", "mmr"]
@@ -246,6 +247,18 @@ class HybridRetriever(BaseRetriever):
         """Do as `facts`, without blocking the event loop."""
         async with self._asking(question):
             return await self.memory.afacts(question, self._k(k), self._filter(filter))
+
+    def explain(self, question: str, k: int | None = None, filter: Filter | None = None) -> Explanation:  # noqa: A002
+        """Return why the memory finds what it finds for a question; see `HybridMemory.explain`.
+
+        A reranker, `mmr` and parents come after it and are not in it.
+        """
+        return self.memory.explain(question, self._k(k), self._filter(filter), self.route)
+
+    async def aexplain(self, question: str, k: int | None = None, filter: Filter | None = None) -> Explanation:  # noqa: A002
+        """Do as `explain`, without blocking the event loop."""
+        async with self._asking(question):
+            return await self.memory.aexplain(question, self._k(k), self._filter(filter), self.route)
 
     def as_agent_tool(
         self, name: str = "search_memory", description: str = "Find passages that answer a question."

@@ -28,6 +28,7 @@ from hybridmem_plugins.llama_index.question import aasking, asking, question_of
 from hybridmem_plugins.llama_index.stages import as_postprocessors, merge_reranked
 from hybridmem_plugins.llama_index.tool import retriever_tool
 from hybridmem_plugins.retrieval.diversity import diversify
+from hybridmem_plugins.retrieval.explain import Explanation
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 
 dispatcher = get_dispatcher(__name__)
@@ -290,6 +291,18 @@ class HybridRetriever(BaseRetriever):
         """Do as `facts`, without blocking the event loop."""
         async with aasking(self.memory):
             return await self.memory.afacts(question, k or self.similarity_top_k, to_filter(self.filters))
+
+    def explain(self, question: str, k: int | None = None) -> Explanation:
+        """Return why the memory finds what it finds for a question; see `HybridMemory.explain`.
+
+        Postprocessors and `mmr` come after it and are not in it.
+        """
+        return self.memory.explain(question, k or self.similarity_top_k, to_filter(self.filters), self.route)
+
+    async def aexplain(self, question: str, k: int | None = None) -> Explanation:
+        """Do as `explain`, without blocking the event loop."""
+        async with self._asking(question):
+            return await self.memory.aexplain(question, k or self.similarity_top_k, to_filter(self.filters), self.route)
 
     def as_tool(
         self, name: str = "search_memory", description: str = "Find passages that answer a question."

@@ -2,85 +2,39 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, get_args
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
-from hybridmem_plugins.extraction.model import Extraction
+from hybridmem_plugins.extraction.model import Extraction, MentionKind, TypedFact
 from hybridmem_plugins.extraction.tokens import STOPWORDS
+from hybridmem_plugins.memory.rows import Mask
+from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
 from hybridmem_plugins.passage import Passage
 
-StepKind = Literal["forward", "backward", "shared"]
-Mask = NDArray[np.bool_]
-
+# Names said in as many passages are counted for a filter with numpy.
+_HUB = 256
+NODE_PREFIX = "passage:"  # of passages; no normalised name has a colon
 # Names said in more passages than this connect too much to say anything ("film", "1990").
 MAX_MENTIONS_BACKWARD = 50
 MAX_MENTIONS_SHARED = 20
 MAX_DEFINERS = 25
 _LIMITS: dict[StepKind, int] = {"shared": MAX_MENTIONS_SHARED, "backward": MAX_MENTIONS_BACKWARD}
-ALL_KINDS: tuple[StepKind, ...] = ("forward", "backward", "shared")
+# Edges from passages to names and the nodes of names share their dicts: a million edges with two dicts each would be
+# most of a memory's size. They are never changed, only replaced.
+_NAME: dict[str, Any] = {"kind": "name"}
+_DEFINES: dict[str, dict[str, Any]] = {"defines": {}}
+_MENTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    kind: {"mentions": {"kind": kind}} for kind in (*get_args(MentionKind), "title")
+}
 # Percent of equal characters (rapidfuzz's normalised indel similarity) that make two spellings one name.
 _SAME_SPELLING = 86.0
-
-
-@dataclass(frozen=True, slots=True)
-class NameInfo:
-    """What the graph knows of a name.
-
-    Attributes:
-        definers: Rows of the passages whose title or heading the name is, ascending; at most `MAX_DEFINERS`.
-        meanings: Number of different titles among them: 2 for the planet and the metal Mercury.
-        mentions: Number of other passages that mention it, counted up to one more than `MAX_MENTIONS_BACKWARD`.
-    """
-
-    definers: tuple[int, ...]
-    meanings: int
-    mentions: int
-
-
-class Link(NamedTuple):
-    """A name by which one passage leads to others.
-
-    Attributes:
-        kind: `forward` from a mention to the passages that define the name, `backward` from a definition to the
-            passages that mention it, `shared` between passages that mention the same rare name.
-        name: The name.
-        meanings: Number of different titles that define it.
-        mentions: Number of passages that mention it, counted up to one more than `MAX_MENTIONS_BACKWARD`.
-    """
-
-    kind: StepKind
-    name: str
-    meanings: int
-    mentions: int
-
-
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """Moves from passages to others, as columns.
-
-    Attributes:
-        source: Rows that the steps start from, shape `(n,)`.
-        target: Rows that they lead to, shape `(n,)`.
-        link: Index into `links` of what joins the two, shape `(n,)`; each source has links of its own.
-        links: The links.
-    """
-
-    source: NDArray[np.int64]
-    target: NDArray[np.int64]
-    link: NDArray[np.int64]
-    links: list[Link]
-
-    def __len__(self) -> int:
-        """Return the number of steps."""
-        return len(self.target)
 
 
 class KnowledgeGraph:
@@ -111,6 +65,9 @@ class KnowledgeGraph:
         self._definers: dict[str, list[int]] = {}
         self._lengths: dict[str, dict[int, int]] = {}
         self._spellings: dict[tuple[str, int], dict[str, None]] = {}
+        self._hubs: dict[str, NDArray[np.int64]] = {}  # rows that mention a much said name, while it does not change
+        self._facts: dict[int, tuple[TypedFact, ...]] = {}
+        self._relating: dict[str, int] = {}  # names that have a relation to each name
         self._waiting: list[tuple[int, Extraction, list[str]]] | None = None
         self.find_phrase = find_phrase
 
@@ -132,7 +89,9 @@ class KnowledgeGraph:
         known = len(self._nodes)
         fresh: dict[str, None] = {}
         for row, passage, extraction in zip(rows, passages, extractions, strict=True):
-            node = f"passage:{passage.id}"
+            node = f"{NODE_PREFIX}{passage.id}"
+            if node in self._graph._node:
+                self.remove([self._graph._node[node]["row"]])
             self._nodes[row] = node
             self._graph.add_node(node, kind="passage", id=passage.id, title=passage.title, row=row)
             for name in extraction.defines:
@@ -165,22 +124,22 @@ class KnowledgeGraph:
 
     def remove(self, rows: Sequence[int]) -> None:
         """Remove passages, and every name and relation that none of the others supports."""
+        graph = self._graph
         for row in rows:
             node = self._nodes.pop(row)
-            data = self._graph.nodes[node]
-            if data["row"] != row:  # The id came back under a newer row before the old one went.
-                continue
-            names = list(self._graph._succ[node].items())
-            self._graph.remove_node(node)
-            for name, edges in names:
-                if "defines" in edges:
+            names = graph._succ.pop(node)
+            del graph._pred[node], graph._node[node]
+            touched = dict.fromkeys(names)
+            for name, edges in names.items():
+                del graph._pred[name][node]
+                self._hubs.pop(name, None)
+                if edges is _DEFINES:
                     self._undefine(row, name)
-                for relation in edges.get("mentions", {}).get("relations", ()):
-                    self._withdraw(row, *relation)
-            for name, edges in names:
-                related = {end for a, _, b in edges.get("mentions", {}).get("relations", ()) for end in (a, b)}
-                for end in {name, *related}:
-                    self._drop_orphan(end)
+            for fact in self._facts.pop(row, ()):
+                self._withdraw(row, fact)
+                touched |= {fact.subject: None, fact.object: None}
+            for name in touched:
+                self._drop_orphan(name)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -203,7 +162,7 @@ class KnowledgeGraph:
             allowed: Mask over rows; None allows all. Passages that it excludes are not even counted.
         """
         infos = {name: self._info(name, allowed) for name in names if name in self._graph._pred}
-        return {name: info for name, info in infos.items() if info.definers or info.mentions}
+        return {name: info for name, info in infos.items() if info.meanings or info.mentions}
 
     def similar(self, name: str, allowed: Mask | None = None) -> str | None:
         """Return the defined name that a misspelt one most likely stands for, None where none is close.
@@ -222,11 +181,11 @@ class KnowledgeGraph:
 
     def mentions(self, row: int) -> list[str]:
         """Return the names that a passage mentions, in order of appearance."""
-        return [name for name, edges in self._graph._succ[self._nodes[row]].items() if "mentions" in edges]
+        return [name for name, edges in self._graph._succ[self._nodes[row]].items() if edges is not _DEFINES]
 
     def defined(self, row: int) -> list[str]:
         """Return the names that a passage defines, the fullest first."""
-        return [name for name, edges in self._graph._succ[self._nodes[row]].items() if "defines" in edges]
+        return [name for name, edges in self._graph._succ[self._nodes[row]].items() if edges is _DEFINES]
 
     def relations(self, names: Sequence[str], allowed: Mask | None = None) -> list[tuple[str, str, str, int]]:
         """Return the typed facts about names as `(subject, relation, object, row of a passage that states it)`."""
@@ -258,14 +217,14 @@ class KnowledgeGraph:
             kinds: Which steps to take.
             allowed: Mask over rows; None allows all. Passages that it excludes are neither reached nor counted.
         """
-        walk = _Columns()
+        walk = Columns()
         infos: dict[str, NameInfo] = {}
         mentioning: dict[str, list[int]] = {}
         for row in rows:
             node = self._nodes.get(row)
             if node is None:
                 continue
-            for kind, name in self._ways(node, kinds):
+            for kind, name in self._ways(node, kinds, filtered=allowed is not None):
                 info = infos.get(name)
                 if info is None:
                     info = infos[name] = self._info(name, allowed)
@@ -277,20 +236,22 @@ class KnowledgeGraph:
                     walk.add(row, mentioning[name], Link(kind, name, info.meanings, info.mentions))
         return walk.steps()
 
-    def _ways(self, node: str, kinds: Collection[StepKind]) -> Iterator[tuple[StepKind, str]]:
+    def _ways(self, node: str, kinds: Collection[StepKind], *, filtered: bool) -> Iterator[tuple[StepKind, str]]:
         """Yield the names over which a passage leads on."""
         pred, names = self._graph._pred, self._graph._succ[node]
-        mentioned = [name for name, edges in names.items() if "mentions" in edges]
+        # In an order that does not tell when each became known, so that a reopened memory gives the same paths.
+        mentioned = sorted(name for name, edges in names.items() if edges is not _DEFINES)
         if "forward" in kinds:
-            for name in _maximal([name for name in mentioned if name in self._definers]):
+            for name in maximal([name for name in mentioned if name in self._definers]):
                 yield "forward", name
         if "shared" in kinds:
             for name in mentioned:
-                if 1 < len(pred[name]) <= MAX_MENTIONS_SHARED + MAX_DEFINERS:
+                count = len(pred[name]) - self._relating.get(name, 0)
+                if 1 < count and (filtered or count <= MAX_MENTIONS_SHARED + MAX_DEFINERS):
                     yield "shared", name
         if "backward" in kinds:
             for name, edges in names.items():
-                if "defines" in edges:
+                if edges is _DEFINES:
                     yield "backward", name
 
     def _info(self, name: str, allowed: Mask | None) -> NameInfo:
@@ -298,27 +259,38 @@ class KnowledgeGraph:
         definers = self._definers.get(name, [])
         if allowed is not None:
             definers = [row for row in definers if allowed[row]]
-            counted = (n for n, e in self._graph._pred[name].items() if "mentions" in e and allowed[nodes[n]["row"]])
-            mentions = sum(1 for _ in islice(counted, MAX_MENTIONS_BACKWARD + 1))
+            mentions = len(self._mentioning(name, allowed))
         else:
-            mentions = len(self._graph._pred[name]) - len(definers)
+            known = len(self._definers.get(name, ())) + self._relating.get(name, 0)
+            mentions = len(self._graph._pred[name]) - known
         if len(definers) > MAX_DEFINERS:
             return NameInfo((), len(definers), mentions)
         titles = {nodes[self._nodes[row]]["title"] for row in definers} if len(definers) > 1 else definers
         return NameInfo(tuple(definers), len(titles), min(mentions, MAX_MENTIONS_BACKWARD + 1))
 
     def _mentioning(self, name: str, allowed: Mask | None) -> list[int]:
+        """Return the rows of the passages that mention a name, ascending."""
+        if len(self._graph._pred[name]) < _HUB:
+            rows = self._mentioning_rows(name)
+            return sorted(rows if allowed is None else [row for row in rows if allowed[row]])
+        known = self._hubs.get(name)
+        if known is None:
+            known = self._hubs[name] = np.sort(np.fromiter(self._mentioning_rows(name), dtype=np.int64))
+        return known[allowed[known]].tolist() if allowed is not None else known.tolist()
+
+    def _mentioning_rows(self, name: str) -> Iterator[int]:
+        """Yield the rows of the passages that mention a name; other names that relate to it have none."""
         nodes = self._graph._node
-        rows = [nodes[n]["row"] for n, edges in self._graph._pred[name].items() if "mentions" in edges]
-        return sorted(rows if allowed is None else [row for row in rows if allowed[row]])
+        for node, edges in self._graph._pred[name].items():
+            if edges is not _DEFINES and "row" in nodes[node]:
+                yield nodes[node]["row"]
 
     def _define(self, row: int, node: str, name: str) -> None:
-        self._add_name(name)
-        self._graph.add_edge(node, name, "defines")
+        self._connect(node, name, _DEFINES)
         if name not in self._definers:
             self._definers[name] = []
             self._spellings.setdefault(_spelling(name), {})[name] = None
-        self._definers[name].append(row)
+        insort(self._definers[name], row)
         first, *rest = name.split(" ")
         lengths = self._lengths.setdefault(first, {})
         lengths[len(rest) + 1] = lengths.get(len(rest) + 1, 0) + 1
@@ -337,22 +309,24 @@ class KnowledgeGraph:
             del self._definers[name]
             del self._spellings[_spelling(name)][name]
             # What was found only because this was a title is a name no longer.
-            mentions = {node: edges.get("mentions", {}) for node, edges in self._graph._pred[name].items()}
-            found = [node for node, data in mentions.items() if data.get("kind") == "title"]
-            self._graph.remove_edges_from([(node, name, "mentions") for node in found])
+            self._hubs.pop(name, None)
+            pred = self._graph._pred[name]
+            for node in [node for node, edges in pred.items() if edges is _MENTIONS["title"]]:
+                del pred[node], self._graph._succ[node][name]
 
     def _mention(self, row: int, extraction: Extraction, words: list[str]) -> None:
         node = self._nodes[row]
         own = self._graph._succ[node]
         for mention in extraction.mentions:
             if mention.name not in own:
-                self._add_name(mention.name)
-                self._graph.add_edge(node, mention.name, "mentions", kind=mention.kind)
+                self._connect(node, mention.name, _mentions(mention.kind))
+        if extraction.facts:
+            self._facts[row] = extraction.facts
+            for fact in extraction.facts:
+                self._relate(row, node, fact)
         for name in self.defined_in(words):
             if name not in own:
-                self._graph.add_edge(node, name, "mentions", kind="title")
-        for fact in extraction.facts:
-            self._relate(row, node, fact.subject, fact.relation, fact.object)
+                self._connect(node, name, _MENTIONS["title"])
 
     def _link_earlier(self, name: str, batch: set[int]) -> None:
         """Link the passages that said a name before any passage defined it."""
@@ -362,7 +336,7 @@ class KnowledgeGraph:
         rows = {*self.find_phrase(words), *(self.find_phrase([*words[:-1], words[-1] + "s"]) if len(words) > 1 else ())}
         for row in sorted(rows):
             if row in self._nodes and row not in batch and name not in self._graph._succ[self._nodes[row]]:
-                self._graph.add_edge(self._nodes[row], name, "mentions", kind="title")
+                self._connect(self._nodes[row], name, _MENTIONS["title"])
 
     def defined_in(self, words: Sequence[str]) -> list[str]:
         """Return the defined names that occur in a run of tokens, overlapping ones too, in order.
@@ -380,31 +354,46 @@ class KnowledgeGraph:
                             found[form] = None
         return list(found)
 
-    def _relate(self, row: int, node: str, subject: str, relation: str, object_: str) -> None:
-        self._add_name(subject)
-        self._add_name(object_)
-        if not self._graph.has_edge(subject, object_, relation):
-            self._graph.add_edge(subject, object_, relation, passages=set())
-        self._graph.edges[subject, object_, relation]["passages"].add(row)
-        if not self._graph.has_edge(node, subject):
-            self._graph.add_edge(node, subject, "mentions", kind="entity")
-        mention = self._graph._succ[node][subject].setdefault("mentions", {"kind": "entity"})
-        mention.setdefault("relations", []).append((subject, relation, object_))
+    def _relate(self, row: int, node: str, fact: TypedFact) -> None:
+        for name in (fact.subject, fact.object):
+            if name not in self._graph._succ[node]:
+                self._connect(node, name, _MENTIONS["entity"])
+        relations = self._graph._succ[fact.subject].get(fact.object)
+        if relations is None:
+            self._relating[fact.object] = self._relating.get(fact.object, 0) + 1
+            relations = {}
+            self._connect(fact.subject, fact.object, relations)
+        relations.setdefault(fact.relation, {"passages": set()})["passages"].add(row)
 
-    def _withdraw(self, row: int, subject: str, relation: str, object_: str) -> None:
-        if self._graph.has_edge(subject, object_, relation):
-            passages = self._graph.edges[subject, object_, relation]["passages"]
-            passages.discard(row)
-            if not passages:
-                self._graph.remove_edge(subject, object_, relation)
+    def _withdraw(self, row: int, fact: TypedFact) -> None:
+        relations = self._graph._succ[fact.subject].get(fact.object, {})
+        passages = relations.get(fact.relation, {}).get("passages", set())
+        passages.discard(row)
+        if not passages and fact.relation in relations:
+            del relations[fact.relation]
+            if not relations:
+                del self._graph._succ[fact.subject][fact.object], self._graph._pred[fact.object][fact.subject]
+                self._relating[fact.object] -= 1
+                if not self._relating[fact.object]:
+                    del self._relating[fact.object]
 
-    def _add_name(self, name: str) -> None:
-        if name not in self._graph._node:
-            self._graph.add_node(name, kind="name")
+    def _connect(self, source: str, name: str, edges: dict[str, dict[str, Any]]) -> None:
+        """Add an edge, and the name where it is new; ten times as fast as `add_edge`, and without dicts of its own."""
+        graph = self._graph
+        if name not in graph._node:
+            graph._node[name] = _NAME
+            graph._succ[name], graph._pred[name] = {}, {}
+        self._hubs.pop(name, None)
+        graph._succ[source][name] = graph._pred[name][source] = edges
 
     def _drop_orphan(self, name: str) -> None:
         if name in self._graph._node and not self._graph._pred[name] and not self._graph._succ[name]:
-            self._graph.remove_node(name)
+            del self._graph._node[name], self._graph._succ[name], self._graph._pred[name]
+
+
+def _mentions(kind: str) -> dict[str, dict[str, Any]]:
+    """Return the shared edge for a kind of mention, also one that another extractor invented."""
+    return _MENTIONS.setdefault(kind, {"mentions": {"kind": kind}})
 
 
 def _trivial(word: str) -> bool:
@@ -415,38 +404,3 @@ def _trivial(word: str) -> bool:
 def _spelling(name: str) -> tuple[str, int]:
     """Return the drawer in which likely misspellings of a name lie: few letters go wrong first."""
     return name[:1], name.count(" ")
-
-
-class _Columns:
-    """Collects steps column by column."""
-
-    def __init__(self) -> None:
-        self._source: list[int] = []
-        self._target: list[int] = []
-        self._link: list[int] = []
-        self._links: list[Link] = []
-
-    def add(self, row: int, targets: Sequence[int], link: Link) -> None:
-        """Add the steps of one link, none that leads back to where it starts."""
-        others = [target for target in targets if target != row]
-        if others:
-            self._source += [row] * len(others)
-            self._link += [len(self._links)] * len(others)
-            self._target += others
-            self._links.append(link)
-
-    def steps(self) -> Steps:
-        """Return what was collected."""
-        source, target, link = (np.array(c, dtype=np.int64) for c in (self._source, self._target, self._link))
-        return Steps(source, target, link, self._links)
-
-
-def _maximal(names: list[str]) -> list[str]:
-    """Drop the names that are only part of a longer one, as `york` of `new york`."""
-    parts: set[str] = set()
-    for name in names:
-        if " " in name:
-            words = name.split(" ")
-            for size in range(1, len(words)):
-                parts.update(" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
-    return [name for name in names if name not in parts] if parts else names

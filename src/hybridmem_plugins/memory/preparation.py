@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridmem_plugins.extraction.builtin import BuiltinExtractor
 from hybridmem_plugins.extraction.model import Extraction, Extractor
 from hybridmem_plugins.extraction.tokens import words
 from hybridmem_plugins.memory.caches import Batch, full_text
 from hybridmem_plugins.memory.embedding import Embedder, embed
+from hybridmem_plugins.memory.graph import NODE_PREFIX
 from hybridmem_plugins.memory.snapshot import NewRecord, Record, Snapshot
 from hybridmem_plugins.memory.validation import Entry
 from hybridmem_plugins.memory.vectors import normalised
@@ -150,4 +152,23 @@ class Preparation:
         if len(extractions) != len(passages):
             msg = f"the extractor gave {len(extractions)} extractions for {len(passages)} passages"
             raise ValueError(msg)
+        for passage, extraction in zip(passages, extractions, strict=True):
+            problem = None if type(self._extractor) is BuiltinExtractor else _problem(extraction)
+            if problem:
+                msg = f"the extractor {type(self._extractor).__name__} gave {problem} (passage id {passage.id!r})"
+                raise ValueError(msg)
         return extractions
+
+
+def _problem(extraction: Extraction) -> str | None:
+    """Return what makes an extraction useless, None where all is well."""
+    if not isinstance(extraction, Extraction):
+        return f"a {type(extraction).__name__}, not an Extraction"
+    facts = [(fact.subject, fact.relation, fact.object) for fact in extraction.facts]
+    names = [*extraction.defines, *(mention.name for mention in extraction.mentions)]
+    for name in [*names, *(part for fact in facts for part in fact)]:
+        if not isinstance(name, str) or not name or name.startswith(NODE_PREFIX):
+            return f"the name or relation {name!r}; names are normalised with name_key and not empty"
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            return f"the name or relation {name!r}, which has a lone surrogate"
+    return None

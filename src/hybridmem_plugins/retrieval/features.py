@@ -118,9 +118,9 @@ class Evidence:
         return features, covered.astype(np.float32)
 
     def beyond(self, rows: Sequence[int], covered: Floats, top: int, top_covered: Floats) -> Floats:
-        """Compare passages with what the strongest one leaves open; for that one itself (and exact copies of
-        it), with the whole question.
+        """Compare passages with what the strongest one leaves open.
 
+        For that one itself, and exact copies of it, the whole question is open.
         The similarity is the one to the part of the question's vector that is orthogonal to the strongest passage, as
         in orthogonal matching pursuit (Pati, Rezaiifar and Krishnaprasad, 1993).
 
@@ -138,7 +138,7 @@ class Evidence:
         top_vector = semantic.vectors([top])[0]
         cosine = float(top_vector @ self._vector)
         alike = semantic.similarity(top_vector, rows)
-        left = (similarity - cosine * alike) / max((1 - cosine**2) ** 0.5, 0.1)
+        left = (similarity - cosine * alike) / max(max(1 - cosine**2, 0.0) ** 0.5, 0.1)
         words = np.maximum(covered - top_covered, 0).sum(axis=1)
         own = np.array([row == top for row in rows]) | ((alike > 1 - 1e-6) & (covered == top_covered).all(axis=1))
         left[own], words[own] = similarity[own], covered[own].sum(axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hybridmem_plugins.extraction.builtin import capitalised_names
 from hybridmem_plugins.extraction.tokens import STOPWORDS, name_key, words
-from hybridmem_plugins.memory.graph import NameInfo
+from hybridmem_plugins.memory.steps import NameInfo
 
 _MAX_WORDS = 12
 _SURFACE = re.compile(r"\w[\w'’\-]*")
@@ -70,7 +70,10 @@ class Question:
 
 
 def read_question(
-    text: str, graph: NameSource, allowed: NDArray[np.bool_] | None = None, aliases: Mapping[str, str] | None = None
+    text: str,
+    graph: NameSource,
+    allowed: NDArray[np.bool_] | None = None,
+    resolve: Callable[[str], str] | None = None,
 ) -> Question:
     """Find the names of a question: exact ones by longest match, then misspelt ones.
 
@@ -78,19 +81,20 @@ def read_question(
         text: The question.
         graph: Knows the names.
         allowed: Mask over rows; names of other passages are not seen.
-        aliases: Normalised spellings and the normalised names that they stand for.
+        resolve: Turns a normalised name into the one that stands for it; the name itself counts where no passage
+            defines that.
     """
     tokens = words(text)
     terms = tuple(dict.fromkeys(token for token in tokens if token not in STOPWORDS)) or tuple(dict.fromkeys(tokens))
     spans = _spans(tokens)
-    aliases = aliases or {}
-    wanted = {aliases.get(name, name) for name in spans}
-    infos = graph.names(wanted, allowed)
+    named = {span: (resolve(span) if resolve else span) for span in spans}
+    infos = graph.names({*spans, *named.values()}, allowed)
+    defined = {name for name, info in infos.items() if info.definers}
     capitals = _capitals(text)
     found = [
         LinkedName(name, start, end, infos[name], _cased(tokens[start:end], capitals))
         for span, places in spans.items()
-        if (name := aliases.get(span, span)) in infos and infos[name].definers
+        if (name := named[span] if named[span] in defined else span) in defined
         for start, end in places
     ]
     titles = _longest(found)
@@ -98,6 +102,28 @@ def read_question(
     covered = {index for link in titles for index in range(link.start, link.end)}
     rest = " ".join(token for index, token in enumerate(tokens) if index not in covered)
     return Question(text, tuple(tokens), terms, tuple(titles), rest)
+
+
+def names_said(
+    question: Question,
+    graph: NameSource,
+    allowed: NDArray[np.bool_] | None = None,
+    resolve: Callable[[str], str] | None = None,
+) -> list[str]:
+    """Return all names of the graph in a question, also those that no passage defines; titles first, then the longest.
+
+    Args:
+        question: The question, read.
+        graph: Knows the names.
+        allowed: Mask over rows; names of other passages are not seen.
+        resolve: As in `read_question`.
+    """
+    spans = _spans(question.tokens)
+    said = dict.fromkeys([name for span in spans for name in ((resolve(span) if resolve else span), span)])
+    known = graph.names(list(said), allowed)
+    titles = [link.name for link in question.titles]
+    others = sorted((name for name in said if name in known), key=lambda name: -name.count(" "))
+    return list(dict.fromkeys([*titles, *others]))
 
 
 def _spans(tokens: Sequence[str]) -> dict[str, list[tuple[int, int]]]:

@@ -100,6 +100,19 @@ def facts_of(passage: Passage, names: Sequence[tuple[str, float]]) -> list[Fact]
     return facts
 
 
+def stated_fact(passage: Passage, subject: str, relation: str, object_: str, score: float) -> Fact:
+    """Return a typed fact in the words of the passage that states it: the sentence that says most of its names."""
+    text, sentence, most = passage.text, "", 0
+    for start, end in sentence_spans(text):
+        said = f" {name_key(text[start:end])} "
+        count = (f" {subject} " in said) + (f" {object_} " in said)
+        if count > most:
+            sentence, most = text[start:end], count
+    sentence = sentence or text[slice(*next(iter(sentence_spans(text)), (0, 0)))]
+    named = {name: _spelling(f"{sentence} {passage.title or ''}", name) for name in (subject, object_)}
+    return Fact(named[subject], relation, named[object_], str(passage.id), sentence, score)
+
+
 def _opening(text: str) -> str:
     return " ".join(text.split()[:6])
 

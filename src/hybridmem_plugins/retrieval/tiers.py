@@ -11,9 +11,9 @@ from typing import Protocol
 
 from numpy.typing import ArrayLike
 
-from hybridmem_plugins.memory.graph import ALL_KINDS, NameInfo, StepKind, Steps
 from hybridmem_plugins.memory.lexical import Floats
 from hybridmem_plugins.memory.rows import Mask, Rows
+from hybridmem_plugins.memory.steps import ALL_KINDS, NameInfo, StepKind, Steps
 
 
 class SemanticTier(Protocol):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.memory.graph import ALL_KINDS, Link, StepKind, Steps
 from hybridmem_plugins.memory.rows import Mask
+from hybridmem_plugins.memory.steps import ALL_KINDS, Link, StepKind, Steps
 from hybridmem_plugins.retrieval.features import BASE_FEATURES, Evidence, Floats
 from hybridmem_plugins.retrieval.tiers import RelationalTier
 

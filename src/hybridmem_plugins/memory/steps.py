@@ -1,0 +1,101 @@
+"""What the relational tier says: what a name joins, and which steps lead from passages to others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+StepKind = Literal["forward", "backward", "shared"]
+ALL_KINDS: tuple[StepKind, ...] = ("forward", "backward", "shared")
+
+
+@dataclass(frozen=True, slots=True)
+class NameInfo:
+    """What the graph knows of a name.
+
+    Attributes:
+        definers: Rows of the passages whose title or heading the name is, ascending; at most `MAX_DEFINERS`.
+        meanings: Number of different titles among them: 2 for the planet and the metal Mercury.
+        mentions: Number of other passages that mention it, counted up to one more than `MAX_MENTIONS_BACKWARD`.
+    """
+
+    definers: tuple[int, ...]
+    meanings: int
+    mentions: int
+
+
+class Link(NamedTuple):
+    """A name by which one passage leads to others.
+
+    Attributes:
+        kind: `forward` from a mention to the passages that define the name, `backward` from a definition to the
+            passages that mention it, `shared` between passages that mention the same rare name.
+        name: The name.
+        meanings: Number of different titles that define it.
+        mentions: Number of passages that mention it, counted up to one more than `MAX_MENTIONS_BACKWARD`.
+    """
+
+    kind: StepKind
+    name: str
+    meanings: int
+    mentions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Moves from passages to others, as columns.
+
+    Attributes:
+        source: Rows that the steps start from, shape `(n,)`.
+        target: Rows that they lead to, shape `(n,)`.
+        link: Index into `links` of what joins the two, shape `(n,)`; each source has links of its own.
+        links: The links.
+    """
+
+    source: NDArray[np.int64]
+    target: NDArray[np.int64]
+    link: NDArray[np.int64]
+    links: list[Link]
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self.target)
+
+
+class Columns:
+    """Collects steps column by column."""
+
+    def __init__(self) -> None:
+        self._source: list[int] = []
+        self._target: list[int] = []
+        self._link: list[int] = []
+        self._links: list[Link] = []
+
+    def add(self, row: int, targets: Sequence[int], link: Link) -> None:
+        """Add the steps of one link, none that leads back to where it starts."""
+        others = [target for target in targets if target != row]
+        if others:
+            self._source += [row] * len(others)
+            self._link += [len(self._links)] * len(others)
+            self._target += others
+            self._links.append(link)
+
+    def steps(self) -> Steps:
+        """Return what was collected."""
+        source, target, link = (np.array(c, dtype=np.int64) for c in (self._source, self._target, self._link))
+        return Steps(source, target, link, self._links)
+
+
+def maximal(names: list[str]) -> list[str]:
+    """Drop the names that are only part of a longer one, as `york` of `new york`."""
+    parts: set[str] = set()
+    for name in names:
+        if " " in name:
+            words = name.split(" ")
+            for size in range(1, len(words)):
+                parts.update(" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
+    return [name for name in names if name not in parts] if parts else names
