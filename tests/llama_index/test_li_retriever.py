@@ -338,3 +338,12 @@ async def test_an_empty_memory_answers_with_nothing() -> None:
     assert retriever.retrieve(QUESTION) == []
     assert await retriever.aretrieve(QUESTION) == []
     assert retriever.facts(QUESTION) == await retriever.afacts(QUESTION) == []
+
+
+async def test_explanations_respect_the_filter() -> None:
+    retriever = HybridRetriever.from_nodes(nodes(), AsyncWordEmbedding(), similarity_top_k=2)
+    explained = retriever.explain(QUESTION)
+    assert explained == await retriever.aexplain(QUESTION)
+    retriever.filters = MetadataFilters(filters=[one("tenant", "b")])
+    assert "Lovelace wrote" not in str(retriever.explain(QUESTION))
+    assert "Lovelace wrote" not in str(await retriever.aexplain(QUESTION))

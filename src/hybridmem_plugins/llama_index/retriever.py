@@ -289,7 +289,7 @@ class HybridRetriever(BaseRetriever):
 
     async def afacts(self, question: str, k: int | None = None) -> list[Fact]:
         """Do as `facts`, without blocking the event loop."""
-        async with aasking(self.memory):
+        async with aasking(self.memory, question):
             return await self.memory.afacts(question, k or self.similarity_top_k, to_filter(self.filters))
 
     def explain(self, question: str, k: int | None = None) -> Explanation:
@@ -301,7 +301,7 @@ class HybridRetriever(BaseRetriever):
 
     async def aexplain(self, question: str, k: int | None = None) -> Explanation:
         """Do as `explain`, without blocking the event loop."""
-        async with self._asking(question):
+        async with aasking(self.memory, question):
             return await self.memory.aexplain(question, k or self.similarity_top_k, to_filter(self.filters), self.route)
 
     def as_tool(
