@@ -130,6 +130,7 @@ async def test_native_async_embeddings_are_awaited_many_at_a_time() -> None:
 async def test_an_error_of_the_embedding_reaches_the_caller() -> None:
     class Broken(AsyncWordEmbeddings):
         async def aembed_query(self, text: str) -> list[float]:
+            await asyncio.sleep(0)
             msg = "the service is away"
             raise TimeoutError(msg)
 
@@ -333,3 +334,10 @@ def test_any_memory_can_be_shared() -> None:
         first, second = HybridRetriever(memory=memory), HybridRetriever(memory=memory, k=1)
         first.add_documents(documents())
         assert len(second.invoke(QUESTION)) == 1
+
+
+async def test_explanations_respect_the_filter(retriever: HybridRetriever) -> None:
+    assert retriever.explain(QUESTION, k=2) == await retriever.aexplain(QUESTION, k=2)
+    own = HybridRetriever(memory=retriever.memory, filter={"tenant": "b"})
+    assert "Lovelace wrote" not in str(own.explain(QUESTION))
+    assert "Lovelace wrote" not in str(await own.aexplain(QUESTION))
