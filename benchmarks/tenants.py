@@ -1,6 +1,6 @@
 """Search random graphs over three tenants and report whatever one tenant sees of another: nothing, ever.
 
-    python benchmarks/tenants.py [--searches 10000] [--seed 0]
+python benchmarks/tenants.py [--searches 10000] [--seed 0]
 """
 
 from __future__ import annotations

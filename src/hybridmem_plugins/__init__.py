@@ -11,22 +11,39 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter
+    from hybridmem_plugins.augmentation.profile import NoiseProfile
     from hybridmem_plugins.hybrid_memory import HybridMemory
     from hybridmem_plugins.memory.graph import KnowledgeGraph
     from hybridmem_plugins.memory.vectors import VectorIndex
     from hybridmem_plugins.passage import Passage
+    from hybridmem_plugins.retrieval.explain import Explanation
     from hybridmem_plugins.retrieval.model import Fact, Hit
 
 _HOMES = {
+    "Explanation": "hybridmem_plugins.retrieval.explain",
     "Fact": "hybridmem_plugins.retrieval.model",
     "Hit": "hybridmem_plugins.retrieval.model",
     "HybridMemory": "hybridmem_plugins.hybrid_memory",
     "KnowledgeGraph": "hybridmem_plugins.memory.graph",
+    "NoiseProfile": "hybridmem_plugins.augmentation.profile",
+    "NoisyContextAugmenter": "hybridmem_plugins.augmentation.augmenter",
     "Passage": "hybridmem_plugins.passage",
     "VectorIndex": "hybridmem_plugins.memory.vectors",
 }
 
-__all__ = ["Fact", "Hit", "HybridMemory", "KnowledgeGraph", "Passage", "VectorIndex", "__version__"]
+__all__ = [
+    "Explanation",
+    "Fact",
+    "Hit",
+    "HybridMemory",
+    "KnowledgeGraph",
+    "NoiseProfile",
+    "NoisyContextAugmenter",
+    "Passage",
+    "VectorIndex",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

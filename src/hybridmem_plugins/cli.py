@@ -184,17 +184,24 @@ def query(
     ] = None,
     route: Annotated[str, typer.Option(help=f"One of {', '.join(ROUTES)}; auto chooses by the question.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the entities, seeds and hops as well.")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the explanation as a web page.")] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the subgraph that was walked.")] = None,
 ) -> None:
     """Find the passages that answer a question, and show why each was found."""
     from hybridmem_plugins import cli_views
 
     conditions = _parse_filter(filter_)
+    if explain or html or png:
+        with _open(folder) as opened:
+            explanation = opened.explain(question, k=k, filter=conditions, route=cast(Any, route))
+        cli_views.show_explanation(explanation, as_json=as_json, html=html, png=png)
+        return
     with _open(folder) as opened:
         hits = opened.search(question, k=k, filter=conditions, route=cast(Any, route))
         total = len(opened)
     if as_json:
-        ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-        typer.echo(json.dumps(cli_views.hits_as_json(question, hits), ensure_ascii=ascii_only, indent=2))
+        cli_views.print_json(cli_views.hits_as_json(question, hits))
     else:
         cli_views.print_hits(question, hits, total)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,11 @@ from rich.text import Text
 
 from hybridmem_plugins.extraction.tokens import name_key
 from hybridmem_plugins.passage import Passage
+from hybridmem_plugins.printing import printable, shorten
 from hybridmem_plugins.samples import SampleQuestion
 
 if TYPE_CHECKING:
-    from hybridmem_plugins import Hit
+    from hybridmem_plugins import Explanation, Hit
 
 __all__ = [
     "counted",
@@ -29,15 +31,14 @@ __all__ = [
     "print_demo_start",
     "print_hits",
     "print_indexed",
+    "print_json",
     "print_skipped",
     "progress",
+    "show_explanation",
 ]
 
 SNIPPET = 220
 """Characters of a passage or a linking sentence that a table shows."""
-
-# Control characters, overrides of the writing direction, and halves of surrogate pairs (file names may hold them).
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 ROUTE_NAMES = {"semantic": "vectors", "lexical": "words", "graph": "graph"}
 
@@ -87,7 +88,7 @@ def print_indexed(added: int, seconds: float, folder: Path, total: int) -> None:
         Text.assemble(
             ("Indexed ", "bold green"),
             f"{_count(added, 'passage')} in {seconds:.1f} s ({rate:,.0f} passages/s). ",
-            f"{_printable(str(folder))} now holds {total:,}.",
+            f"{printable(str(folder))} now holds {total:,}.",
         ),
         soft_wrap=True,
     )
@@ -100,7 +101,7 @@ def print_skipped(skipped: Sequence[tuple[str, str]], limit: int | None) -> None
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(Text(f"Skipped {len(skipped):,}:", style="bold yellow"))
     for path, reason in skipped[:limit]:
-        console.print(Text(f"  {_printable(path)}: {_printable(reason)}"))
+        console.print(Text(f"  {printable(path)}: {printable(reason)}"))
     if limit is not None and len(skipped) > limit:
         console.print(Text(f"  ... and {len(skipped) - limit:,} more (--all-skipped lists them)"))
 
@@ -109,18 +110,29 @@ def hits_as_json(question: str, hits: Iterable[Hit]) -> dict[str, Any]:
     """Return a question and its hits as plain JSON values."""
     return {
         "question": question,
-        "hits": [
-            {
-                "id": hit.passage.id,
-                "title": hit.passage.title,
-                "text": hit.passage.text,
-                "score": hit.score,
-                "metadata": dict(hit.passage.metadata),
-                "provenance": hit.provenance,
-            }
-            for hit in hits
-        ],
+        "hits": [hit.to_dict() for hit in hits],
     }
+
+
+def print_json(value: Any) -> None:
+    """Print JSON, with escapes where the terminal cannot show the letters."""
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    sys.stdout.write(json.dumps(value, ensure_ascii=ascii_only, indent=2) + "\n")
+
+
+def show_explanation(explanation: Explanation, *, as_json: bool, html: Path | None, png: Path | None) -> None:
+    """Print an explanation, and write the files that were asked for."""
+    if html is not None:
+        html.write_text(explanation.to_html(), encoding="utf-8")
+    if png is not None:
+        explanation.to_png(png)
+    if as_json:
+        print_json(explanation.to_dict())
+    else:
+        sys.stdout.write(explanation.to_text())
+    for file in (html, png):
+        if file is not None:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"Wrote {printable(str(file))}"))
 
 
 def print_hits(question: str, hits: Sequence[Hit], total: int) -> None:
@@ -135,22 +147,22 @@ def print_hits(question: str, hits: Sequence[Hit], total: int) -> None:
     if not hits:
         console.print("No passage matches." if total else "The memory is empty.")
         return
-    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 1, 0), title=Text(_printable(question)))
+    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 1, 0), title=Text(printable(question)))
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("Score", justify="right", no_wrap=True)
     table.add_column("Passage", ratio=3, overflow="fold")
     table.add_column("Why", ratio=2, overflow="fold")
     for rank, hit in enumerate(hits, 1):
-        passage = Text(_printable(hit.passage.title or hit.passage.id or ""), style="bold")
-        passage.append("\n" + _shorten(hit.passage.text), style="not bold")
+        passage = Text(printable(hit.passage.title or hit.passage.id or ""), style="bold")
+        passage.append("\n" + shorten(hit.passage.text, SNIPPET), style="not bold")
         source = hit.passage.metadata.get("source")
         if source:
-            passage.append(f"\n{_printable(str(source))}", style="dim not bold")
+            passage.append(f"\n{printable(str(source))}", style="dim not bold")
         table.add_row(str(rank), f"{hit.score:.3f}", passage, _why(hit.provenance))
     console.print(table)
     route = hits[0].provenance.get("route") or {}
     if route.get("reason"):
-        console.print(Text(f"Route {route.get('chosen', '')}: {_printable(str(route['reason']))}", style="dim"))
+        console.print(Text(f"Route {route.get('chosen', '')}: {printable(str(route['reason']))}", style="dim"))
 
 
 def _why(provenance: Mapping[str, Any]) -> Text:
@@ -160,13 +172,13 @@ def _why(provenance: Mapping[str, Any]) -> Text:
     for step in provenance.get("path") or []:
         why.append("\n" + _step(step), style="cyan")
         if step.get("sentence"):
-            why.append(f"\n“{_shorten(str(step['sentence']), SNIPPET // 2)}”", style="dim")
+            why.append(f"\n“{shorten(str(step['sentence']), SNIPPET // 2)}”", style="dim")
     return why
 
 
 def _step(step: Mapping[str, Any]) -> str:
-    start, end = (_printable(str(step.get(f"{key}_title") or step.get(key) or "")) for key in ("from", "to"))
-    name = _printable(str(step.get("name") or ""))
+    start, end = (printable(str(step.get(f"{key}_title") or step.get(key) or "")) for key in ("from", "to"))
+    name = printable(str(step.get("name") or ""))
     return f"{start} → {end}" + (f" ({name})" if name and name not in {name_key(start), name_key(end)} else "")
 
 
@@ -205,7 +217,7 @@ def print_comparison(
     for hit in hybrid:
         for step in hit.provenance.get("path") or []:
             if {step.get("from"), step.get("to")} <= set(question.gold) and step.get("to") == hit.passage.id:
-                sentence = _shorten(str(step.get("sentence") or ""))
+                sentence = shorten(str(step.get("sentence") or ""), SNIPPET)
                 console.print(Text(f"  {_step(step)}: “{sentence}”", style="cyan"))
 
 
@@ -234,16 +246,6 @@ def print_demo_end(results: Sequence[tuple[SampleQuestion, Sequence[Hit], Sequen
         f"\nAll needed passages found: vectors alone {complete[0]} of {len(results)} questions, "
         f"hybrid {complete[1]} of {len(results)}."
     )
-
-
-def _shorten(text: str, length: int = SNIPPET) -> str:
-    flat = " ".join(_printable(text).split())
-    return flat if len(flat) <= length else flat[: length - 1].rsplit(" ", 1)[0] + "…"
-
-
-def _printable(text: str) -> str:
-    """Replace what could rewrite the terminal of someone who reads a foreign document, or cannot be encoded."""
-    return _UNPRINTABLE.sub("�", text)
 
 
 def _count(number: int, noun: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,10 +30,11 @@ from hybridmem_plugins.memory.store import MemoryStore
 from hybridmem_plugins.memory.vectors import Engine, VectorIndex
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.engine import Result, retrieve
+from hybridmem_plugins.retrieval.explain import Explanation, explain
 from hybridmem_plugins.retrieval.linking import Question, names_said, read_question
 from hybridmem_plugins.retrieval.model import ROUTES, Fact, Hit, Route
 from hybridmem_plugins.retrieval.provenance import facts_of, path_rows, provenance, stated_fact
-from hybridmem_plugins.retrieval.router import Router, default_router
+from hybridmem_plugins.retrieval.router import Choice, Router, default_router
 
 T = TypeVar("T")
 Vector = NDArray[np.float32]
@@ -104,7 +106,7 @@ class HybridMemory:
         """Store passages in one step; one whose id is stored already is replaced.
 
         Args:
-            passages: What to store. Ids are derived from title and text where they are missing.
+            passages: What to store. Ids are derived from title, text and metadata where they are missing.
             vectors: Shape `(n, dimension)`; None asks the embedder.
 
         Returns:
@@ -156,22 +158,26 @@ class HybridMemory:
             TypeError: An argument has the wrong type.
             ValueError: An empty question, k < 1, an unknown route or filter operator.
         """
-        _check_question(question, k, route)
-        with self._store.reading() as store:
-            asked = self._read(question, store.allowed(filter))
-            version, empty = store.version, not len(store)
-        if empty:
-            return []
-        vectors = self._embed(asked)  # May take long where the embedder is remote: nobody waits for it.
-        with self._store.reading() as store:
-            if store.vectors is None:
-                return []
-            allowed = store.allowed(filter)
-            if store.version != version:
-                asked = self._read(question, allowed)
-            tiers = _EmbeddedTiers(store.vectors, store.lexical, self._graph)
-            result = retrieve(asked, vectors, tiers, k, allowed=allowed, route=route, router=self.router)
-            return _hits(store, result, k)
+        return self._retrieve(question, k, filter, route, partial(_hits, k=k))
+
+    def explain(
+        self,
+        question: str,
+        k: int = 8,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> Explanation:
+        """Return why `search` finds what it finds: entities, route, seeds, hops with their sentences, and all scores.
+
+        Takes and raises what `search` does.
+        """
+
+        def explained(store: MemoryStore, result: Result) -> Explanation:
+            return explain(
+                result, _hits(store, result, k), store.passages, asked_route=route, filtered=filter is not None
+            )
+
+        return self._retrieve(question, k, filter, route, explained)
 
     def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
         """Return the sentences that link entities, for the entities of a question and the passages that answer it.
@@ -247,6 +253,32 @@ class HybridMemory:
         """What lies beneath: the journal and its indexes."""
         return self._store
 
+    def _retrieve(
+        self,
+        question: str,
+        k: int,
+        filter: Filter | None,  # noqa: A002
+        route: Route,
+        finish: Callable[[MemoryStore, Result], T],
+    ) -> T:
+        """Search, and finish while the store still holds what was found."""
+        _check_question(question, k, route)
+        with self._store.reading() as store:
+            asked = self._read(question, store.allowed(filter))
+            version = store.version
+            if not len(store):
+                return finish(store, Result(asked, _nothing_stored(route)))
+        vectors = self._embed(asked)  # May take long where the embedder is remote: nobody waits for it.
+        with self._store.reading() as store:
+            if store.vectors is None:
+                return finish(store, Result(asked, _nothing_stored(route)))
+            allowed = store.allowed(filter)
+            if store.version != version:
+                asked = self._read(question, allowed)
+            tiers = _EmbeddedTiers(store.vectors, store.lexical, self._graph)
+            result = retrieve(asked, vectors, tiers, k, allowed=allowed, route=route, router=self.router)
+            return finish(store, result)
+
     def _read(self, question: str, allowed: Mask | None) -> Question:
         return read_question(question, self._graph, allowed, self._resolve if self._resolve else None)
 
@@ -277,6 +309,16 @@ class HybridMemory:
         """Do as `search`, without blocking the event loop."""
         return await self._run(partial(self.search, question, k, filter, route))
 
+    async def aexplain(
+        self,
+        question: str,
+        k: int = 8,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> Explanation:
+        """Do as `explain`, without blocking the event loop."""
+        return await self._run(partial(self.explain, question, k, filter, route))
+
     async def afacts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
         """Do as `facts`, without blocking the event loop."""
         return await self._run(partial(self.facts, question, k, filter))
@@ -286,7 +328,8 @@ class HybridMemory:
         await asyncio.to_thread(self.close)
 
     async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        context = copy_context()  # As `asyncio.to_thread` does: an embedder sees its caller's trace and settings.
+        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, call)
 
     # --- context managers ----------------------------------------------------------------------------------------
 
@@ -327,6 +370,10 @@ def _hits(store: MemoryStore, result: Result, k: int) -> list[Hit]:
         Hit(passages[found.row], found.score, provenance(result, found, graph_ranks.get(found.row), passages))
         for found in best
     ]
+
+
+def _nothing_stored(route: Route) -> Choice:
+    return Choice("semantic" if route == "auto" else route, "the memory is empty")
 
 
 def _vector(values: Any) -> Vector:

@@ -14,7 +14,7 @@ class Passage:
     Attributes:
         text: What the passage says; neither empty nor only whitespace.
         title: What the passage is about. Passages may share a title (the chunks of one document).
-        id: Unique in a memory. When None, `HybridMemory.add` derives one from the title and the text.
+        id: Unique in a memory. When None, `HybridMemory.add` derives one from title, text and metadata.
         metadata: Plain JSON values that filters select on and that come back with every hit.
     """
 

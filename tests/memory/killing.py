@@ -65,7 +65,7 @@ def verify(folder: Path) -> int:
     Returns:
         The number of acknowledged changes so far.
     """
-    from conftest import FakeEmbedder, FakeExtractor, FakeGraph
+    from memory_helpers import FakeEmbedder, FakeExtractor, FakeGraph
     from test_store import assert_whole, contents
 
     from hybridmem_plugins.memory.store import MemoryStore
@@ -96,7 +96,7 @@ def verify(folder: Path) -> int:
 
 def main() -> None:
     """Write until killed."""
-    from conftest import FakeEmbedder, FakeExtractor, FakeGraph
+    from memory_helpers import FakeEmbedder, FakeExtractor, FakeGraph
     from test_store import contents
 
     from hybridmem_plugins.memory import coordinator

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import FakeEmbedder, OpenStore
+from memory_helpers import FakeEmbedder, OpenStore
 from test_store import assert_whole, contents
 
 from hybridmem_plugins.errors import MemoryLockedError
@@ -113,7 +113,7 @@ def test_many_writing_threads(open_store: OpenStore, tmp_path: Path) -> None:
 CHILD = """
 import sys
 sys.path[:0] = {paths!r}
-from conftest import *
+from memory_helpers import *
 from test_concurrency import *
 store = MemoryStore({folder!r}, embedder=FakeEmbedder(), extractor=FakeExtractor(), graph=FakeGraph())
 {body}

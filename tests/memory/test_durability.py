@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import OpenStore
+from memory_helpers import OpenStore
 from test_store import assert_whole, contents
 
 from hybridmem_plugins.errors import MemoryFormatError
@@ -230,7 +230,7 @@ def test_caches_that_cannot_be_written_lose_nothing(
 READ_ONLY = """
 import os, sys
 sys.path[:0] = {paths!r}
-from conftest import *
+from memory_helpers import *
 # Once as we are, since another user cannot read the standard library everywhere.
 MemoryStore({warm!r}, embedder=FakeEmbedder(), graph=FakeGraph(), read_only=True).close()
 if os.getuid() == 0:

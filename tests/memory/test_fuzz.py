@@ -26,9 +26,9 @@ NASTY = [
 ANY = st.one_of(
     st.text(st.characters(codec=None, categories=None), max_size=40),
     st.sampled_from(NASTY),
-    st.lists(st.one_of(st.sampled_from(NASTY), st.sampled_from(["Ada Lovelace", "Witness", "1843", " "])), max_size=4).map(
-        "".join
-    ),
+    st.lists(
+        st.one_of(st.sampled_from(NASTY), st.sampled_from(["Ada Lovelace", "Witness", "1843", " "])), max_size=4
+    ).map("".join),
 )
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), ANY),

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conftest import FakeEmbedder, FakeExtractor, FakeGraph
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from memory_helpers import FakeEmbedder, FakeExtractor, FakeGraph
 from test_store import assert_whole, contents
 
 from hybridmem_plugins.extraction.tokens import words

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FakeEmbedder, FakeGraph, OpenStore
+from memory_helpers import FakeEmbedder, FakeGraph, OpenStore
 
 from hybridmem_plugins.errors import EmbedderMismatchError
 from hybridmem_plugins.extraction.tokens import words

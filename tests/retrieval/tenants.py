@@ -22,7 +22,9 @@ class Stating:
     """Adds facts, some of them between names that other tenants say, too."""
 
     def extract(self, passages: Sequence[Passage]) -> list[Extraction]:
-        return [self._stated(passage, e) for passage, e in zip(passages, BuiltinExtractor().extract(passages), strict=True)]
+        return [
+            self._stated(passage, e) for passage, e in zip(passages, BuiltinExtractor().extract(passages), strict=True)
+        ]
 
     def _stated(self, passage: Passage, e: Extraction) -> Extraction:
         names = [*e.defines[:1], *(mention.name for mention in e.mentions[:3])]

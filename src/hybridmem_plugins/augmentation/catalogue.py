@@ -76,7 +76,8 @@ def _entry(operator: Operator) -> str:
     said = f"{rate:g}" + (" of the slots" if operator.name in FILLS else "") if rate is not None else "by the mix"
     facts = f"Unit: {operator.unit}. Typical severity: {operator.typical:g}. Default rate: {said}."
     clean, noisy = _example(operator)
-    return f"### `{operator.name}`\n\n{operator.about}\n\n{facts}\n\n{_block('clean', clean)}\n\n{_block('noisy', noisy)}\n"
+    blocks = f"{_block('clean', clean)}\n\n{_block('noisy', noisy)}"
+    return f"### `{operator.name}`\n\n{operator.about}\n\n{facts}\n\n{blocks}\n"
 
 
 def _block(name: str, text: str) -> str:

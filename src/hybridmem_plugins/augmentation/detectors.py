@@ -113,7 +113,11 @@ def _repeats(text: str) -> float:
     return _share(again, max(0, len(sentences) - 2 * again))
 
 
-_JSON_KEY = re.compile(r"\w\"\s*:")
+def _damaged_json(text: str) -> float:
+    start = text.lstrip()[:1]
+    like = start and start in '{["' and text.count('"') >= 4 and ":" in text and ("}" in text or "]" in text)
+    return OPERATORS["damaged_json"].typical if like and not is_json(text) else 0.0
+
 
 DETECTED_TEXT: Mapping[str, Callable[[str], float]] = {
     "nbsp": lambda text: _share(text.count("\u00a0"), text.count(" ")),
@@ -142,7 +146,7 @@ DETECTED_TEXT: Mapping[str, Callable[[str], float]] = {
         r"^\s*(?:page \d+(?: of \d+)?|[-–] \d+ [-–]|©.*|confidential\b.*|www\.\S+\s+\d+)\s*$",
         re.IGNORECASE | re.MULTILINE,
     ),
-    "damaged_json": lambda text: 0.1 if len(_JSON_KEY.findall(text)) > 1 and not is_json(text) else 0.0,
+    "damaged_json": _damaged_json,
     "planted_instruction": _per_sentence(
         r"(?:ignore|disregard|forget) (?:all |the )?(?:previous|other|earlier|question)|\[INST\]|^\s*system:",
         re.IGNORECASE | re.MULTILINE,

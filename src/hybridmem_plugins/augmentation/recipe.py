@@ -23,15 +23,15 @@ DEFAULT_RATES: Mapping[str, float] = {
     "hard_negatives": 0.35, "same_topic": 0.25, "random_irrelevant": 0.25, "low_ranked": 0.15,
     "near_duplicate": 0.08, "contradiction": 0.06, "outdated_version": 0.04, "off_entity": 0.1, "order": 1.0,
     "split_chunk": 0.05, "swapped_ids": 0.05,
-    "truncate_head": 0.04, "truncate_tail": 0.03, "cut_mid_word": 0.05, "token_limit": 0.03, "overlap_repeat": 0.03,
-    "merged_chunks": 0.04, "lost_table_header": 0.1,
-    "typos": 0.04, "ocr_confusions": 0.04, "line_break_hyphens": 0.04, "nbsp": 0.08, "zero_width": 0.03,
-    "mojibake": 0.05, "html_entities": 0.05, "ligatures": 0.04, "lost_case": 0.03, "replacement_characters": 0.02,
+    "truncate_head": 0.02, "truncate_tail": 0.02, "cut_mid_word": 0.03, "token_limit": 0.02, "overlap_repeat": 0.02,
+    "merged_chunks": 0.02, "lost_table_header": 0.1,
+    "typos": 0.02, "ocr_confusions": 0.02, "line_break_hyphens": 0.02, "nbsp": 0.05, "zero_width": 0.02,
+    "mojibake": 0.03, "html_entities": 0.03, "ligatures": 0.02, "lost_case": 0.01, "replacement_characters": 0.01,
     "broken_tables": 0.2, "flattened_tables": 0.3, "unclosed_fences": 0.3, "broken_headings": 0.2, "broken_lists": 0.2,
-    "broken_links": 0.2, "broken_emphasis": 0.2, "heading_spam": 0.05, "html_boilerplate": 0.04,
-    "page_furniture": 0.04, "latex_loss": 0.2, "damaged_json": 0.3,
+    "broken_links": 0.2, "broken_emphasis": 0.2, "heading_spam": 0.03, "html_boilerplate": 0.02,
+    "page_furniture": 0.02, "latex_loss": 0.2, "damaged_json": 0.3,
     "wrong_title": 0.03, "wrong_metadata": 0.05, "missing_metadata": 0.05, "null_metadata": 0.03,
-    "planted_instruction": 0.03, "fake_citations": 0.04,
+    "planted_instruction": 0.02, "fake_citations": 0.02,
 }  # fmt: skip
 """Chance of each operator: for one context (operators on the list) or one passage (all others)."""
 

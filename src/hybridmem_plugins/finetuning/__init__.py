@@ -1,1 +1,1 @@
-"""From a noisy data set to an adapter, with its report."""
+"""Fine-tuning: a noisy dataset becomes an adapter, with its report."""

@@ -1,1 +1,60 @@
-"""LangChain components: thin translations of the core."""
+"""LangChain components: thin translations of the core.
+
+Install them with `pip install 'hybridmem-plugins[langchain]'`. Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hybridmem_plugins.errors import require
+
+if TYPE_CHECKING:
+    from hybridmem_plugins.langchain.augmenter import NoisyContextAugmenter
+    from hybridmem_plugins.langchain.graph import (
+        GraphDocumentExtractor,
+        as_networkx,
+        documents_from_entity_graph,
+        to_networkx_entity_graph,
+        triples,
+    )
+    from hybridmem_plugins.langchain.retriever import HybridRetriever
+    from hybridmem_plugins.langchain.vector_store import HnswVectorStore
+
+_HOMES = {
+    "FinetunedChatModel": "chat_model",
+    "GraphDocumentExtractor": "graph",
+    "HnswVectorStore": "vector_store",
+    "HybridRetriever": "retriever",
+    "NoisyContextAugmenter": "augmenter",
+    "as_networkx": "graph",
+    "documents_from_entity_graph": "graph",
+    "to_networkx_entity_graph": "graph",
+    "triples": "graph",
+}
+
+__all__ = [
+    "GraphDocumentExtractor",
+    "HnswVectorStore",
+    "HybridRetriever",
+    "NoisyContextAugmenter",
+    "as_networkx",
+    "documents_from_entity_graph",
+    "to_networkx_entity_graph",
+    "triples",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        msg = f"module 'hybridmem_plugins.langchain' has no attribute {name!r}"
+        raise AttributeError(msg)
+    require("langchain_core", "langchain")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

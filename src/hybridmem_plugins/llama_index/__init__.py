@@ -1,1 +1,41 @@
-"""LlamaIndex components: thin translations of the core."""
+"""LlamaIndex components: thin translations of the core.
+
+Install them with `pip install 'hybridmem-plugins[llama-index]'`. Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hybridmem_plugins.errors import require
+
+if TYPE_CHECKING:
+    from hybridmem_plugins.llama_index.augmenter import NoisyContextAugmenter
+    from hybridmem_plugins.llama_index.graph_store import NetworkXPropertyGraphStore
+    from hybridmem_plugins.llama_index.retriever import HybridRetriever
+    from hybridmem_plugins.llama_index.vector_store import HnswVectorStore
+
+_HOMES = {
+    "FinetunedLLM": "llm",
+    "HnswVectorStore": "vector_store",
+    "HybridRetriever": "retriever",
+    "NetworkXPropertyGraphStore": "graph_store",
+    "NoisyContextAugmenter": "augmenter",
+}
+
+__all__ = ["HnswVectorStore", "HybridRetriever", "NetworkXPropertyGraphStore", "NoisyContextAugmenter"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        msg = f"module 'hybridmem_plugins.llama_index' has no attribute {name!r}"
+        raise AttributeError(msg)
+    require("llama_index.core", "llama-index")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

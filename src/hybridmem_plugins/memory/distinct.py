@@ -27,6 +27,8 @@ class DistinctGraph:
         self._graph = HnswGraph(dimension, links=links, ef_construction=ef_construction)
         self._label_of: dict[bytes, int] = {}
         self._sharing: dict[int, list[int]] = {}  # label to rows, where these are not just the label
+        # What was loaded and has no entry in `_label_of` yet: that takes a while and only changes need it.
+        self._unnamed: tuple[Rows, Vectors, dict[int, int]] | None = None
 
     @property
     def tombstone_share(self) -> float:
@@ -40,6 +42,7 @@ class DistinctGraph:
 
     def add(self, rows: Rows, vectors: Vectors) -> None:
         """Add new rows with their unit vectors."""
+        self._name_loaded()
         fresh: list[int] = []
         for position, (row, name) in enumerate(zip(rows.tolist(), _names(vectors), strict=True)):
             label = self._label_of.setdefault(name, row)
@@ -54,6 +57,7 @@ class DistinctGraph:
 
     def remove(self, rows: Rows, vectors: Vectors) -> None:
         """Remove rows, given their unit vectors."""
+        self._name_loaded()
         gone: list[int] = []
         for row, name in zip(rows.tolist(), _names(vectors), strict=True):
             label = self._label_of[name]
@@ -102,9 +106,15 @@ class DistinctGraph:
         for label, row in sharing.tolist():
             self._sharing.setdefault(label, []).append(row)
         label_of_row = {row: label for label, row in sharing.tolist()}
-        names = _names(vectors)
-        self._label_of = {name: label_of_row.get(row, row) for row, name in zip(rows.tolist(), names, strict=True)}
-        self._graph.load(file, live=len(self._label_of))
+        self._unnamed = (rows.copy(), vectors, label_of_row)
+        self._graph.load(file, live=len(rows) - len(label_of_row) + len(self._sharing))
+
+    def _name_loaded(self) -> None:
+        if self._unnamed is not None:
+            rows, vectors, label_of_row = self._unnamed
+            named = zip(rows.tolist(), _names(vectors), strict=True)
+            self._label_of = {name: label_of_row.get(row, row) for row, name in named}
+            self._unnamed = None
 
 
 def _names(vectors: Vectors) -> list[bytes]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.memory.cachefile import load_cache, save_cache
+from hybridmem_plugins.memory.phrases import phrase_in, phrase_in_all, token_positions
 from hybridmem_plugins.memory.postings import Ints, Postings
 from hybridmem_plugins.memory.rows import Buffer, Mask, RowMap, Rows, as_rows
 
@@ -119,7 +120,7 @@ class LexicalIndex:
         used = self._document_frequency.view() > 0
         new_term = np.where(used, np.cumsum(used) - 1, -1).astype(np.int32)
         kept_tokens = np.repeat(live, lengths)
-        tokens = new_term[self._tokens.view()[_tokens_by_slot(starts, lengths)][kept_tokens]]
+        tokens = new_term[self._tokens.view()[token_positions(starts, lengths)][kept_tokens]]
         self._postings.keep(new_slot, new_term, int(used.sum()))
         self._map.compact()
         self._set_vocabulary(self._terms.view()[used].tolist())
@@ -237,7 +238,7 @@ class LexicalIndex:
         """
         slots = self._slots(rows)
         starts, lengths = self._starts.view()[slots], self._lengths.view()[slots]
-        flat: list[str] = self._terms.view()[self._tokens.view()[_tokens_by_slot(starts, lengths)]].tolist()
+        flat: list[str] = self._terms.view()[self._tokens.view()[token_positions(starts, lengths)]].tolist()
         ends = np.cumsum(lengths, dtype=np.int64)
         return [flat[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
 
@@ -267,7 +268,12 @@ class LexicalIndex:
         if len(terms) > 1 and len(slots):
             # Gathering the tokens of many passages costs more than looking through all of them.
             many = 16 * int(self._lengths.view()[slots].sum()) > self._tokens.size
-            slots = slots[self._scan_phrase(terms)[slots] if many else self._holds_phrase(slots, terms)]
+            sequences = (self._tokens.view(), self._starts.view(), self._lengths.view())
+            if many:
+                rarest = int(np.argmin(self._document_frequency.view()[terms]))
+                slots = slots[phrase_in_all(*sequences, terms, rarest)[slots]]
+            else:
+                slots = slots[phrase_in(*sequences, slots, terms)]
         rows: Rows = np.sort(self._map.rows[slots])
         return rows
 
@@ -330,7 +336,7 @@ class LexicalIndex:
     def _count(self, slots: NDArray[np.int64], step: int) -> None:
         """Count each slot's distinct terms in or out."""
         starts, lengths = self._starts.view()[slots], self._lengths.view()[slots]
-        terms = self._tokens.view()[_tokens_by_slot(starts, lengths)].astype(np.int64)
+        terms = self._tokens.view()[token_positions(starts, lengths)].astype(np.int64)
         pairs = np.unique(np.repeat(np.arange(len(slots)), lengths) * max(1, self._terms.size) + terms)
         np.add.at(self._document_frequency.view(), pairs % max(1, self._terms.size), step)
         self._norms = None
@@ -424,40 +430,3 @@ class LexicalIndex:
         rows = self._map.rows[slots]
         order = np.lexsort((rows, -scores))[:k]
         return rows[order], scores[order]
-
-    def _holds_phrase(self, slots: Ints, terms: Ints) -> Mask:
-        starts, lengths = self._starts.view()[slots], self._lengths.view()[slots]
-        positions = _tokens_by_slot(starts, lengths)
-        owners = np.repeat(np.arange(len(slots)), lengths)
-        ends = (starts + lengths)[owners]
-        tokens = self._tokens.view()
-        for offset, term in enumerate(terms.tolist()):
-            inside = positions + offset < ends
-            positions, owners, ends = positions[inside], owners[inside], ends[inside]
-            hits = tokens[positions + offset] == term
-            positions, owners, ends = positions[hits], owners[hits], ends[hits]
-        mask = np.zeros(len(slots), dtype=np.bool_)
-        mask[owners] = True
-        return mask
-
-    def _scan_phrase(self, terms: Ints) -> Mask:
-        """Return for every slot whether it holds a run of terms, looking through all tokens."""
-        tokens = self._tokens.view()
-        rarest = int(np.argmin(self._document_frequency.view()[terms]))
-        starts = np.flatnonzero(tokens == terms[rarest]) - rarest
-        starts = starts[(starts >= 0) & (starts + len(terms) <= len(tokens))]
-        for offset, term in enumerate(terms.tolist()):
-            starts = starts[tokens[starts + offset] == term]
-        slots = np.searchsorted(self._starts.view(), starts, side="right") - 1
-        inside = starts + len(terms) <= self._starts.view()[slots] + self._lengths.view()[slots]
-        mask = np.zeros(self._map.slot_count, dtype=np.bool_)
-        mask[slots[inside]] = True
-        return mask
-
-
-def _tokens_by_slot(starts: NDArray[np.int64], lengths: Ints) -> NDArray[np.int64]:
-    """Return the positions of the tokens of each slot, one slot after another."""
-    ends = np.cumsum(lengths, dtype=np.int64)
-    total = int(ends[-1]) if len(ends) else 0
-    positions: NDArray[np.int64] = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
-    return positions

@@ -24,6 +24,7 @@ from hybridmem_plugins.memory.filters import (
 )
 from hybridmem_plugins.memory.rows import Mask, Rows, as_rows
 
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 CACHED_MASKS = 64  # at 100,000 passages: 6 MB
 
 
@@ -195,7 +196,7 @@ class MetadataIndex:
 def _items(metadata: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     """Return everything that can be found in nested metadata, each key once."""
     for value in metadata.values():
-        if isinstance(value, Mapping):
+        if type(value) not in _SCALARS and isinstance(value, Mapping):  # asking for a Mapping is slow
             return [(key, resolve(metadata, key)) for key in dict.fromkeys(_paths(metadata, ""))]
     return metadata.items()
 

@@ -51,24 +51,24 @@ def check_passages(passages: Sequence[Passage]) -> list[Entry]:
         entry = _check_passage(passage, position)
         first = seen.setdefault(entry.id, position)
         if first != position and (passage.id is not None or entries[first].key != entry.key):
-            if passage.id is not None or entries[first].passage.id is not None:
-                msg = f"passages {first} and {position} have the same id {entry.id!r}"
-            else:
-                msg = f"passages {first} and {position} have the same title and text but other metadata: give them ids"
+            msg = f"passages {first} and {position} have the same id {entry.id!r}"
             raise ValueError(msg)
         entries.append(entry)
     return entries
 
 
-def derived_id(title: str | None, text: str) -> str:
+def derived_id(title: str | None, text: str, metadata_json: str) -> str:
     """Return the id of a passage that came without one.
 
-    >>> derived_id(None, "text")
-    '3bebe6ca6bd659f88fae97dfa396e9bb'
+    Metadata counts: one tenant's copy of a text must not replace another's.
+
+    >>> derived_id(None, "text", '{"tenant":"a"}') == derived_id(None, "text", '{"tenant":"b"}')
+    False
     """
     # The length keeps ("ab", "c") apart from ("a", "bc"), and a missing title from an empty one.
     head = b"-" if title is None else b"%d:%s" % (len(title), title.encode())
-    return hashlib.sha256(head + b"\n" + text.encode()).hexdigest()[:32]
+    body = b"%d:%s%s" % (len(text), text.encode(), metadata_json.encode())
+    return hashlib.sha256(head + b"\n" + body).hexdigest()[:32]
 
 
 def check_ids(ids: Sequence[str]) -> list[str]:
@@ -108,13 +108,12 @@ def _check_passage(passage: Passage, position: int) -> Entry:
         msg = f"{where}: its metadata is a {type(passage.metadata).__name__}, not a dict"
         raise TypeError(msg)
     _check_json(passage.metadata, where, "metadata", 0)
-    identity = derived_id(passage.title, passage.text) if passage.id is None else passage.id
     try:
         text = json.dumps(passage.metadata, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=dict)
     except ValueError as error:  # an int of thousands of digits
         msg = f"{where}: its metadata cannot be stored: {error}"
         raise ValueError(msg) from None
-    return Entry(passage, identity, text)
+    return Entry(passage, derived_id(passage.title, passage.text, text) if passage.id is None else passage.id, text)
 
 
 def _check_string(value: Any, where: str, what: str) -> None:

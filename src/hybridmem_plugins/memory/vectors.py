@@ -298,8 +298,9 @@ class VectorIndex:
 
     def _similarities(self, slots: NDArray[np.int64], query: Vectors) -> Vectors:
         # Not `@`: BLAS adds up in an order that depends on how many rows there are, so the same passage would get
-        # scores that differ in the last digit from one call to the next.
-        products: Vectors = np.einsum("ij,j->i", self._matrix.view()[slots], query)
+        # scores that differ in the last digit from one call to the next; and its threads wait for each other, which
+        # takes milliseconds on a busy machine.
+        products: Vectors = np.vecdot(self._matrix.view()[slots], query)
         return products.clip(-1.0, 1.0)
 
     def _search_graph(self, query: Vectors, k: int, mask: Mask | None, count: int) -> NDArray[np.int64] | None:
@@ -330,9 +331,9 @@ class VectorIndex:
         slots: NDArray[np.int64] | None = None
         if mask is not None and count < 0.3 * len(matrix):
             slots = np.flatnonzero(mask)
-            scores = matrix[slots] @ query
+            scores = np.vecdot(matrix[slots], query)
         else:
-            scores = matrix @ query
+            scores = np.vecdot(matrix, query)
             if mask is not None:
                 scores[~mask] = -np.inf
         threshold = np.partition(scores, len(scores) - k)[len(scores) - k]

@@ -118,9 +118,9 @@ class Evidence:
         return features, covered.astype(np.float32)
 
     def beyond(self, rows: Sequence[int], covered: Floats, top: int, top_covered: Floats) -> Floats:
-        """Compare passages with what the strongest one leaves open; for that one itself (and exact copies of
-        it), with the whole question.
+        """Compare passages with what the strongest one leaves open.
 
+        For that one itself, and exact copies of it, the whole question is open.
         The similarity is the one to the part of the question's vector that is orthogonal to the strongest passage, as
         in orthogonal matching pursuit (Pati, Rezaiifar and Krishnaprasad, 1993).
 

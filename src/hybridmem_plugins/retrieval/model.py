@@ -27,6 +27,18 @@ class Hit:
     score: float
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the hit as plain JSON values."""
+        passage = self.passage
+        return {
+            "id": passage.id,
+            "title": passage.title,
+            "text": passage.text,
+            "score": self.score,
+            "metadata": dict(passage.metadata),
+            "provenance": self.provenance,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:

@@ -1,0 +1,168 @@
+"""Run a model over evaluation sets and keep every reply, so that all figures can be recomputed."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hybridmem_plugins.augmentation.answers import contains_answer
+from hybridmem_plugins.finetuning.metrics import score_answer
+from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, noiserbench_items, read_rows, reading_items
+from hybridmem_plugins.finetuning.sets import rgb_items as make_rgb_items
+from hybridmem_plugins.finetuning.sets import split_by_document
+from hybridmem_plugins.generation.decoding import GenerationSettings
+from hybridmem_plugins.generation.local_model import LocalModel
+from hybridmem_plugins.passage import Passage
+
+HELD_OUT = 400
+"""Natural Questions rows kept from training: the first 100 choose among recipes, the others are reported."""
+TUNING = 100
+READING = ("nq", "xquad")
+Record = dict[str, Any]
+
+
+def as_passages(passages: Sequence[Mapping[str, str]]) -> list[Passage]:
+    """Return dicts with `text` and maybe `title` as passages."""
+    return [Passage(text=p["text"], title=p.get("title") or None) for p in passages]
+
+
+def run_items(
+    local: LocalModel,
+    items: Sequence[EvalItem],
+    *,
+    adapter: str | None = None,
+    template: str = "numbered",
+    max_new_tokens: int = 48,
+) -> list[Record]:
+    """Answer every item greedily and score it.
+
+    Args:
+        local: The model; its `batch_size` decides how many are decoded together.
+        items: What to answer.
+        adapter: Adapter to use, `"base"` for none; None is the model's default.
+        template: Prompt template.
+        max_new_tokens: Longest reply.
+
+    Returns:
+        For each item its id, suite, condition, severity and expectation, the reply, and the scores `contained`,
+        `exact`, `f1`, `abstained` and `wrong` (a planted false answer occurs in it).
+    """
+    settings = GenerationSettings(max_new_tokens=max_new_tokens)
+    chats = [local.rag_messages(item.question, as_passages(item.passages), template=template) for item in items]
+    prompts = [local._encode(chat, None) for chat in chats]
+    name = local.default_adapter if adapter is None else adapter
+    replies = local.generate_ids(prompts, settings, name)
+    return [_scored(item, reply.text) for item, reply in zip(items, replies, strict=True)]
+
+
+def _scored(item: EvalItem, reply: str) -> Record:
+    score = score_answer(reply, item.answers)
+    return {
+        "id": item.id, "suite": item.suite, "condition": item.condition, "severity": item.severity,
+        "expect": item.expect, "reply": reply, "contained": score.contained, "exact": score.exact,
+        "f1": round(score.f1, 4), "abstained": score.abstained,
+        "wrong": bool(item.wrong) and contains_answer(reply, item.wrong),
+    }  # fmt: skip
+
+
+def load_items(data: str | Path, *, questions: int = 300, unseen: int = 50, seed: int = 0) -> list[EvalItem]:
+    """Build every evaluation set from the data folder (its README says what each file is).
+
+    Args:
+        data: Folder with `qa/` and `retrieval/`.
+        questions: Questions from each reading set.
+        unseen: Questions for each unseen operator and severity.
+        seed: Seed of samples and damage.
+    """
+    import random
+
+    data = Path(data)
+    _, held = split_by_document(read_rows(data / "qa/train/nq-open-oracle.jsonl.gz"), HELD_OUT)
+    outside: list[dict[str, str]] = [
+        row for name in ("hotpotqa-100", "2wikimultihopqa-51") for row in read_rows(data / f"retrieval/{name}/corpus.jsonl")
+    ]  # fmt: skip
+    pool = NegativePool([{"text": row["context"], "title": row["title"]} for row in held] + outside)
+    xquad = read_rows(data / "qa/eval/xquad-en.jsonl.gz")
+    xquad_pool = NegativePool([{"text": row["context"], "title": row["title"]} for row in xquad])
+    chosen = random.Random(seed).sample(xquad, min(questions, len(xquad)))
+    items = reading_items("nq-val", held[:TUNING], pool, unseen=0, seed=seed)
+    items += reading_items("nq", held[TUNING:][:questions], pool, unseen=unseen, seed=seed)
+    items += reading_items("xquad", chosen, xquad_pool, unseen=unseen, seed=seed)
+    items += make_rgb_items(read_rows(data / "qa/eval/rgb-en-fact.jsonl.gz"), seed)
+    items += noiserbench_items(read_rows(data / "qa/eval/noiserbench-bamboogle.jsonl.gz"), seed)
+    return items
+
+
+def is_noisy(record: Mapping[str, Any], suites: Iterable[str] = READING) -> bool:
+    """Tell whether a record counts for accuracy under noise: a reading question whose answer is there, not clean."""
+    return record["suite"] in suites and record["expect"] == "answer" and record["condition"] != "clean"
+
+
+VIEWS: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
+    "accuracy under noise (NQ held out + XQuAD)": ("contained", is_noisy),
+    "accuracy, unseen operators": ("contained", lambda r: is_noisy(r) and r["condition"].startswith("unseen:")),
+    "accuracy under noise, NQ": ("contained", lambda r: is_noisy(r, ["nq"])),
+    "accuracy under noise, XQuAD": ("contained", lambda r: is_noisy(r, ["xquad"])),
+    "accuracy, irrelevant passages": ("contained", lambda r: is_noisy(r) and r["condition"] == "irrelevant"),
+    "accuracy, hard negatives": ("contained", lambda r: is_noisy(r) and r["condition"] == "hard"),
+    "accuracy, damaged and distracted": ("contained", lambda r: is_noisy(r) and r["condition"] == "damaged"),
+    "accuracy, clean": ("contained", lambda r: r["suite"] in READING and r["condition"] == "clean"),
+    "accuracy, clean, NQ": ("contained", lambda r: r["suite"] == "nq" and r["condition"] == "clean"),
+    "accuracy, clean, XQuAD": ("contained", lambda r: r["suite"] == "xquad" and r["condition"] == "clean"),
+    "exact match under noise": ("exact", is_noisy),
+    "F1 under noise": ("f1", is_noisy),
+    "abstains, answer absent": ("abstained", lambda r: r["suite"] in READING and r["expect"] == "abstain"),
+    "wrong refusal, answer present": ("abstained", lambda r: r["suite"] in READING and r["expect"] == "answer"),
+    "wrong refusal, clean": ("abstained", lambda r: r["suite"] in READING and r["condition"] == "clean"),
+    "RGB true passages, no noise": ("contained", lambda r: _rgb(r, 0.0)),
+    "RGB true passages, 60% noise": ("contained", lambda r: _rgb(r, 0.6)),
+    "RGB true passages, 80% noise": ("contained", lambda r: _rgb(r, 0.8)),
+    "RGB conflict: true answer": ("contained", lambda r: r["condition"] == "conflict"),
+    "RGB conflict: false answer": ("wrong", lambda r: r["condition"] == "conflict"),
+    "RGB false passages only: false answer": ("wrong", lambda r: r["condition"] == "false-only"),
+    "NoiserBench, gold alone": ("contained", lambda r: r["suite"] == "noiserbench" and r["condition"] == "gold"),
+    "NoiserBench, all noise": ("contained", lambda r: r["suite"] == "noiserbench" and r["condition"] != "gold"),
+    "NoiserBench counterfactual: true answer": (
+        "contained", lambda r: r["suite"] == "noiserbench" and r["condition"] == "counterfactual"
+    ),
+    "NoiserBench counterfactual: false answer": (
+        "wrong", lambda r: r["suite"] == "noiserbench" and r["condition"] == "counterfactual"
+    ),
+}  # fmt: skip
+"""What is reported: a name, the score it averages, and which records it averages over."""
+
+
+def _rgb(record: Mapping[str, Any], noise: float) -> bool:
+    return record["suite"] == "rgb" and record["condition"] == "noise" and abs(record["severity"] - noise) < 1e-6
+
+
+def view(records: Iterable[Mapping[str, Any]], name: str) -> dict[str, float]:
+    """Return the scores of one of `VIEWS`, by item id.
+
+    Raises:
+        ValueError: There is no such view.
+    """
+    if name not in VIEWS:
+        msg = f"Unknown view {name!r}. Choose one of: {'; '.join(VIEWS)}."
+        raise ValueError(msg)
+    key, wanted = VIEWS[name]
+    return {str(record["id"]): float(record[key]) for record in records if wanted(record)}
+
+
+def by_condition(records: Iterable[Mapping[str, Any]], key: str = "contained") -> dict[tuple[str, str, float], float]:
+    """Return the mean of a score for each suite, condition and severity."""
+    groups: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+    for record in records:
+        groups[record["suite"], record["condition"], record["severity"]].append(float(record[key]))
+    return {group: sum(values) / len(values) for group, values in sorted(groups.items())}
+
+
+def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write records as JSON lines."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with Path(path).open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,0 +1,47 @@
+"""Guard rows: the base model's own answers to general prompts, and plain text, for holding a tuned model to its base."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hybridmem_plugins.generation.local_model import BASE, LocalModel
+
+
+def answer_with_base(
+    local: LocalModel, prompts: Sequence[Mapping[str, Any]], *, max_new_tokens: int = 160, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Let the base answer prompts, for replay.
+
+    Args:
+        local: A model; its adapters are switched off.
+        prompts: Rows with `id` and `prompt` (text).
+        max_new_tokens: Longest answer.
+        seed: Seed of the sampling, which is at temperature 0.7 so that answers are as varied as the model's own.
+
+    Returns:
+        Rows with `id`, `prompt` (messages) and `completion`.
+    """
+    chats = [[{"role": "user", "content": str(row["prompt"])}] for row in prompts]
+    replies = local.generate(
+        chats, adapter=BASE, max_new_tokens=max_new_tokens, temperature=0.7, top_p=0.95, top_k=50, seed=seed
+    )
+    return [
+        {"id": row["id"], "prompt": chat, "completion": reply.text}
+        for row, chat, reply in zip(prompts, chats, replies, strict=True)
+        if reply.text.strip()
+    ]
+
+
+def plain_rows(texts: Iterable[str], count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Draw distinct texts as guard rows.
+
+    Args:
+        texts: Plain passages, such as the training contexts.
+        count: Most rows.
+        seed: Seed of the choice.
+    """
+    distinct = sorted({text for text in texts if text.strip()})
+    chosen = random.Random(seed).sample(distinct, min(count, len(distinct)))
+    return [{"id": f"plain-{number}", "text": text} for number, text in enumerate(chosen)]

@@ -1,0 +1,143 @@
+"""Chat messages to prompt text through the model's own template, and tool calls back out of generated text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = Mapping[str, Any]
+"""`role` (system, user, assistant, tool), `content`, and for tools `tool_calls`, `tool_call_id`, `name`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that the model asks for.
+
+    Attributes:
+        name: Name of the tool.
+        arguments: Its arguments.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedReply:
+    """Generated text, split.
+
+    Attributes:
+        text: What is said beside the calls.
+        calls: Tool calls that could be read.
+        broken: Text of calls that could not be read as JSON with a name.
+    """
+
+    text: str
+    calls: list[ToolCall] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+
+def supports_tools(tokenizer: Any) -> bool:
+    """Tell whether the tokenizer's chat template shows tools to the model."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        return "tool_use" in template
+    return bool(template) and re.search(r"\btools\b", template) is not None
+
+
+def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """Render messages, with the opening of the assistant's turn, as the model was taught to read them.
+
+    A system message that the template refuses is put in front of the first user message.
+
+    Args:
+        tokenizer: A tokenizer with a chat template.
+        messages: At least one message; any order of roles that the template takes.
+        tools: Tools as OpenAI function schemas.
+
+    Raises:
+        ValueError: There are no messages, no chat template, or tools for a template that cannot show them.
+    """
+    if not messages:
+        msg = "There are no messages to answer."
+        raise ValueError(msg)
+    if not tokenizer.chat_template:
+        msg = "The tokenizer has no chat template. Set `tokenizer.chat_template`, or use an instruction-tuned model."
+        raise ValueError(msg)
+    if tools and not supports_tools(tokenizer):
+        msg = "This model's chat template cannot show tools. Use a model whose template supports them, or no tools."
+        raise ValueError(msg)
+    plain = [_plain(message) for message in messages]
+    try:
+        return _apply(tokenizer, plain, tools)
+    except Exception as error:
+        if plain[0]["role"] != "system" or "system" not in str(error).lower():
+            raise
+        return _apply(tokenizer, _fold_system(plain), tools)
+
+
+def _apply(tokenizer: Any, messages: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
+    extra = {"tools": list(tools)} if tools else {}
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **extra))
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    result = {"role": str(message["role"]), "content": message.get("content") or ""}
+    result.update({key: message[key] for key in ("tool_calls", "tool_call_id", "name") if message.get(key)})
+    return result
+
+
+def _fold_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    head, *rest = messages
+    for position, message in enumerate(rest):
+        if message["role"] == "user":
+            rest[position] = {**message, "content": f"{head['content']}\n\n{message['content']}"}
+            return rest
+    return [{"role": "user", "content": head["content"]}, *rest]
+
+
+_MARKED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+
+
+def parse_tool_calls(text: str) -> ParsedReply:
+    """Find tool calls in generated text: `<tool_call>` blocks, or a bare JSON object or list of objects.
+
+    >>> parse_tool_calls('<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>').calls
+    [ToolCall(name='add', arguments={'a': 1})]
+    """
+    blocks = _MARKED.findall(text)
+    rest = _MARKED.sub("", text).strip()
+    if not blocks:
+        calls = _read_calls(text.strip())
+        return ParsedReply("", calls) if calls else ParsedReply(text)
+    reply = ParsedReply(rest)
+    for block in blocks:
+        calls = _read_calls(block)
+        reply.calls.extend(calls or [])
+        if not calls:
+            reply.broken.append(block)
+    return reply
+
+
+def _read_calls(text: str) -> list[ToolCall] | None:
+    if not text.startswith(("{", "[")):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    calls = []
+    for item in found if isinstance(found, list) else [found]:
+        arguments = item.get("arguments", item.get("parameters")) if isinstance(item, dict) else None
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments)
+            except ValueError:
+                return None
+        if not isinstance(arguments, dict) or not isinstance(item.get("name"), str):
+            return None
+        calls.append(ToolCall(item["name"], arguments))
+    return calls or None

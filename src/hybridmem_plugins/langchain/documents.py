@@ -1,0 +1,146 @@
+"""Documents to passages and hits to documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.documents import Document
+
+from hybridmem_plugins.memory.filters import Filter, compile_filter
+from hybridmem_plugins.passage import Passage
+from hybridmem_plugins.retrieval.model import Hit
+
+# Metadata under such keys is the package's own (what the LlamaIndex side needs to give a node back).
+RESERVED = "_hybridmem"
+
+
+def to_passages(
+    documents: Iterable[Document],
+    ids: Sequence[str] | None = None,
+    *,
+    title_key: str | None = "title",
+    score_key: str | None = None,
+    provenance_key: str | None = None,
+) -> tuple[list[Passage], list[str | None]]:
+    """Return documents as passages, and the id of each document; the documents stay as they are.
+
+    Args:
+        documents: What to store.
+        ids: One a document; None takes each document's id, and derives one from the content where it has none, so
+            that adding the same document again changes nothing.
+        title_key: Key of the metadata that holds the title.
+        score_key: Key under which a retriever wrote its score, which is not stored again.
+        provenance_key: Key under which a retriever wrote why it found the document, which is not stored again.
+
+    Returns:
+        Passages, with repetitions of documents without an id left out; and ids, one a document.
+
+    Raises:
+        TypeError: Something is no `Document`.
+        ValueError: Not as many ids as documents.
+    """
+    if isinstance(documents, Document | str):
+        msg = f"documents must be a list of Document, not one {type(documents).__name__}"
+        raise TypeError(msg)
+    listed = list(documents)
+    if isinstance(ids, str):
+        msg = "ids must be a list of strings, not one string"
+        raise TypeError(msg)
+    if ids is not None and len(ids) != len(listed):
+        msg = f"{len(ids)} ids for {len(listed)} documents: give one id a document"
+        raise ValueError(msg)
+    passages: list[Passage] = []
+    all_ids: list[str | None] = []
+    seen: set[str] = set()
+    for position, document in enumerate(listed):
+        if not isinstance(document, Document):
+            msg = f"document {position} is a {type(document).__name__}, not a Document"
+            raise TypeError(msg)
+        metadata = _stored_metadata(document.metadata, score_key, provenance_key)
+        identity = document.id if ids is None else ids[position]
+        if identity is None:
+            identity = document.id
+        passage = _passage(document.page_content, metadata, identity, title_key)
+        all_ids.append(passage.id)
+        if identity is None and passage.id is not None:
+            if passage.id in seen:
+                continue
+            seen.add(passage.id)
+        passages.append(passage)
+    return passages, all_ids
+
+
+def to_document(passage: Passage, title_key: str | None = None) -> Document:
+    """Return a stored passage as a document of its own."""
+    metadata = {key: value for key, value in passage.metadata.items() if not key.startswith(RESERVED)}
+    if title_key is not None and passage.title is not None:
+        metadata.setdefault(title_key, passage.title)
+    return Document(id=passage.id, page_content=passage.text, metadata=metadata)
+
+
+def texts_to_documents(texts: Iterable[str], metadatas: Sequence[dict[str, Any]] | None = None) -> list[Document]:
+    """Return texts as documents.
+
+    Raises:
+        TypeError: The texts are one string, or one of them is no string.
+        ValueError: Not as many metadatas as texts.
+    """
+    if isinstance(texts, str):
+        msg = "texts must be a list of strings, not one string"
+        raise TypeError(msg)
+    listed = list(texts)
+    if metadatas is not None and len(metadatas) != len(listed):
+        msg = f"{len(metadatas)} metadatas for {len(listed)} texts: give one a text"
+        raise ValueError(msg)
+    documents = []
+    for position, text in enumerate(listed):
+        if not isinstance(text, str):
+            msg = f"text {position} is a {type(text).__name__}, not a string"
+            raise TypeError(msg)
+        metadata = {} if metadatas is None else dict(metadatas[position] or {})
+        documents.append(Document(page_content=text, metadata=metadata))
+    return documents
+
+
+def both_filters(first: Filter | None, second: Filter | None) -> Filter | None:
+    """Return a filter that asks for both.
+
+    Raises:
+        TypeError: One of them is neither a dict nor a callable.
+    """
+    if first is None or second is None:
+        return second if first is None else first
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return {"$and": [first, second]}
+    one, other = compile_filter(first), compile_filter(second)
+    return lambda metadata: one(metadata) and other(metadata)
+
+
+def hit_to_document(
+    hit: Hit, *, title_key: str | None = "title", score_key: str | None = "score", provenance_key: str | None = None
+) -> Document:
+    """Return a hit as a document whose metadata says its score and why it was found, in plain JSON.
+
+    A score of the user's own under the same key is kept; the hit's is then in the provenance only.
+    """
+    document = to_document(hit.passage, title_key)
+    if score_key is not None:
+        document.metadata.setdefault(score_key, hit.score)
+    if provenance_key is not None:
+        document.metadata[provenance_key] = {"score": hit.score, **hit.provenance}
+    return document
+
+
+def _stored_metadata(metadata: dict[str, Any], score_key: str | None, provenance_key: str | None) -> dict[str, Any]:
+    found = metadata.get(provenance_key) if provenance_key is not None else None
+    if not (isinstance(found, dict) and "score" in found and "routes" in found):
+        return dict(metadata)
+    ours = {provenance_key} | ({score_key} if metadata.get(str(score_key)) == found["score"] else set())
+    return {key: value for key, value in metadata.items() if key not in ours}
+
+
+def _passage(text: str, metadata: dict[str, Any], identity: str | None, title_key: str | None) -> Passage:
+    title = metadata.get(title_key) if title_key is not None else None
+    title = str(title) if isinstance(title, str | int | float) and str(title).strip() else None
+    return Passage(text=text, title=title, id=identity, metadata=metadata)

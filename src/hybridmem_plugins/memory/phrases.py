@@ -1,0 +1,72 @@
+"""Runs of terms in token sequences that lie one after another in a flat array."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridmem_plugins.memory.postings import Ints
+from hybridmem_plugins.memory.rows import Mask
+
+
+def token_positions(starts: NDArray[np.int64], lengths: Ints) -> NDArray[np.int64]:
+    """Return the positions of the tokens of some sequences, one sequence after another.
+
+    >>> token_positions(np.array([7, 2]), np.array([2, 3])).tolist()
+    [7, 8, 2, 3, 4]
+    """
+    ends = np.cumsum(lengths, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    positions: NDArray[np.int64] = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+    return positions
+
+
+def phrase_in(tokens: Ints, starts: NDArray[np.int64], lengths: Ints, slots: NDArray[np.integer], terms: Ints) -> Mask:
+    """Return which of the given sequences hold a run of terms.
+
+    Args:
+        tokens: Term of each token of all sequences.
+        starts: Where each sequence starts.
+        lengths: Tokens of each sequence.
+        slots: Which sequences to look into.
+        terms: The run.
+
+    Returns:
+        Shape `(len(slots),)`.
+    """
+    chosen, sizes = starts[slots], lengths[slots]
+    positions = token_positions(chosen, sizes)
+    owners = np.repeat(np.arange(len(slots)), sizes)
+    ends = (chosen + sizes)[owners]
+    for offset, term in enumerate(terms.tolist()):
+        inside = positions + offset < ends
+        positions, owners, ends = positions[inside], owners[inside], ends[inside]
+        hits = tokens[positions + offset] == term
+        positions, owners, ends = positions[hits], owners[hits], ends[hits]
+    mask = np.zeros(len(slots), dtype=np.bool_)
+    mask[owners] = True
+    return mask
+
+
+def phrase_in_all(tokens: Ints, starts: NDArray[np.int64], lengths: Ints, terms: Ints, rarest: int) -> Mask:
+    """Return for every sequence whether it holds a run of terms, looking through all tokens.
+
+    Args:
+        tokens: Term of each token of all sequences.
+        starts: Where each sequence starts, ascending.
+        lengths: Tokens of each sequence.
+        terms: The run.
+        rarest: Which of the terms to look for first.
+
+    Returns:
+        Shape `(len(starts),)`.
+    """
+    found = np.flatnonzero(tokens == terms[rarest]) - rarest
+    found = found[(found >= 0) & (found + len(terms) <= len(tokens))]
+    for offset, term in enumerate(terms.tolist()):
+        found = found[tokens[found + offset] == term]
+    slots = np.searchsorted(starts, found, side="right") - 1
+    inside = found + len(terms) <= starts[slots] + lengths[slots]
+    mask = np.zeros(len(starts), dtype=np.bool_)
+    mask[slots[inside]] = True
+    return mask

@@ -1,0 +1,129 @@
+"""LocalModel on the real 135M model: stop strings, streaming, batches, seeds, adapters, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from hybridmem_plugins.generation import GenerationSettings
+
+LIST = [{"role": "user", "content": "Name three colours and say why."}]
+CHATS = [LIST, [{"role": "user", "content": "Hi"}], [{"role": "user", "content": "What is the capital of France?"}]]
+
+
+def test_a_batch_gives_what_its_rows_give_alone(real_model):
+    together = real_model.generate(CHATS, max_new_tokens=10)
+    assert together == [real_model.chat(chat, max_new_tokens=10) for chat in CHATS]
+    assert len({generation.input_tokens for generation in together}) > 1, "the rows must need padding"
+
+
+def test_sampled_batches_equal_single_calls_with_the_same_seed(real_model):
+    options = {"max_new_tokens": 6, "temperature": 1.0, "top_p": 0.9, "seed": 11}
+    together = real_model.generate(CHATS[:2], **options)
+    assert together == [real_model.chat(chat, **options) for chat in CHATS[:2]]
+    assert together[0] != real_model.chat(LIST, **{**options, "seed": 12})
+
+
+def test_streamed_text_is_the_generated_text(real_model):
+    *pieces, last = real_model.stream(LIST, max_new_tokens=12)
+    assert "".join(pieces) == last.text == real_model.chat(LIST, max_new_tokens=12).text
+    assert len(pieces) > 3
+
+
+def test_stop_strings_of_several_tokens_end_the_text_in_both_modes(real_model):
+    whole = real_model.chat(LIST, max_new_tokens=16).text
+    stop = whole[8:19]
+    assert len(real_model._tokens(stop)) > 1
+    expected = whole[: whole.index(stop)]
+    stopped = real_model.chat(LIST, max_new_tokens=16, stop=[stop, "never there"])
+    *pieces, last = real_model.stream(LIST, max_new_tokens=16, stop=[stop])
+    assert stopped.text == last.text == "".join(pieces) == expected
+    assert stopped.finish_reason == "stop"
+    assert stopped.output_tokens < 16, "generation must end there, not only be cut"
+
+
+def test_the_prompt_is_not_echoed_and_tokens_are_counted(real_model):
+    generation = real_model.chat(CHATS[1], max_new_tokens=5)
+    assert "Hi" not in generation.text.split("\n")[0][:2] or "user" not in generation.text
+    assert "<|im" not in generation.text
+    assert generation.input_tokens == len(real_model._encode(CHATS[1], None))
+    assert 1 <= generation.output_tokens <= 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stop": [""]}, "empty"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"adapter": "nobody"}, "nobody"),
+        ({"beams": 3}, "beams"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_runs(real_model, options, message):
+    with pytest.raises(ValueError, match=message):
+        real_model.chat(LIST, **options)
+    with pytest.raises(ValueError, match=message):
+        real_model.stream(LIST, **options)
+
+
+def test_tools_are_refused_where_the_template_cannot_show_them(real_model):
+    with pytest.raises(ValueError, match="tools"):
+        real_model.chat(LIST, tools=[{"type": "function", "function": {"name": "add", "parameters": {}}}])
+
+
+def test_an_abandoned_stream_blocks_nobody(real_model):
+    stream = real_model.stream(LIST, max_new_tokens=10)
+    next(stream)
+    assert real_model.chat(CHATS[1], max_new_tokens=3).text
+    stream.close()
+
+
+async def test_eight_concurrent_calls_leave_the_loop_free(real_model):
+    ticks, worst = 0, 0.0
+
+    async def ticking():
+        nonlocal ticks, worst
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(0.01)
+            now = time.perf_counter()
+            ticks, worst, last = ticks + 1, max(worst, now - last), now
+
+    ticker = asyncio.create_task(ticking())
+    answers = await asyncio.gather(*(real_model.achat(CHATS[1], max_new_tokens=4) for _ in range(8)))
+    ticker.cancel()
+    assert len({answer.text for answer in answers}) == 1
+    assert ticks > 10
+    assert worst < 5.0
+
+
+async def test_a_cancelled_call_stops_generating(real_model):
+    task = asyncio.create_task(real_model.achat(LIST, max_new_tokens=400))
+    await asyncio.sleep(0.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    started = time.perf_counter()
+    real_model.chat(CHATS[1], max_new_tokens=2)
+    assert time.perf_counter() - started < 60
+
+
+def test_an_error_in_the_model_comes_out_at_once(real_model, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(real_model.model, "forward", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(real_model.stream(LIST, max_new_tokens=5))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        asyncio.run(real_model.achat(LIST, max_new_tokens=5))
+
+
+def test_settings_check_themselves():
+    assert GenerationSettings(stop="end").stop == ("end",)
+    with pytest.raises(TypeError, match="strings"):
+        GenerationSettings(stop=[3])

@@ -1,0 +1,331 @@
+"""HybridRetriever in LlamaIndex: results, filters, writing, bad input."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from li_helpers import TEXTS, AsyncWordEmbedding, WordEmbedding, nodes
+from llama_index.core.schema import Document, IndexNode, MetadataMode, QueryBundle, TextNode
+from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
+
+from hybridmem_plugins import HybridMemory, Passage
+from hybridmem_plugins.errors import EmbedderMismatchError, MemoryFormatError
+from hybridmem_plugins.llama_index import HybridRetriever
+
+QUESTION = "Who designed the machine that Ada Lovelace wrote for?"
+
+
+def test_finds_both_hops_with_scores_and_reasons(retriever: HybridRetriever) -> None:
+    retriever.similarity_top_k = 2
+    found = retriever.retrieve(QUESTION)
+    assert {n.node_id for n in found} == {"n0", "n1"}
+    assert all(isinstance(n.score, float) and 0 <= n.score <= 1 for n in found)
+    assert found[0].score >= found[1].score
+    assert found[0].node.metadata["hybridmem"]["routes"]
+    json.dumps([n.to_dict() for n in found])
+
+
+def test_nodes_come_back_as_they_were_stored(retriever: HybridRetriever) -> None:
+    originals = {node.node_id: node for node in nodes()}
+    found = retriever.retrieve(QUESTION)
+    assert len(found) == 6
+    for one in found:
+        node, original = one.node, originals[one.node_id]
+        assert node.hash == original.hash  # so that fusion knows it for the same node
+        assert node.ref_doc_id == original.ref_doc_id
+        assert node.relationships == original.relationships
+        assert {key: value for key, value in node.metadata.items() if key != "hybridmem"} == original.metadata
+        assert node.get_content(MetadataMode.LLM) == original.get_content(MetadataMode.LLM)
+        assert node.get_content(MetadataMode.EMBED) == original.get_content(MetadataMode.EMBED)
+        assert (node.start_char_idx, node.end_char_idx) == (original.start_char_idx, original.end_char_idx)
+
+
+def test_what_callers_do_to_results_stays_with_them(retriever: HybridRetriever) -> None:
+    given = nodes()
+    fresh = HybridRetriever.from_nodes(given)
+    assert given == nodes()
+    for one in fresh.retrieve(QUESTION):
+        one.node.metadata["number"], one.score = "changed", 0.0
+    assert all(n.node.metadata["number"] != "changed" and n.score > 0 for n in fresh.retrieve(QUESTION))
+
+
+async def test_async_gives_the_same(retriever: HybridRetriever) -> None:
+    assert await retriever.aretrieve(QUESTION) == retriever.retrieve(QUESTION)
+
+
+async def test_fifty_at_once_equal_one_by_one_and_the_loop_keeps_ticking(retriever: HybridRetriever) -> None:
+    questions = [f"What do you know about {title}? {n}" for n in range(9) for title in TEXTS][:50]
+    one_by_one = [retriever.retrieve(question) for question in questions]
+    gaps = []
+
+    async def tick() -> None:
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        while True:
+            await asyncio.sleep(0.002)
+            gaps.append(loop.time() - before)
+            before = loop.time()
+
+    started = asyncio.get_running_loop().time()
+    ticking = asyncio.create_task(tick())
+    at_once = await asyncio.gather(*(retriever.aretrieve(question) for question in questions))
+    ticking.cancel()
+    assert at_once == one_by_one
+    # A blocked loop shows one gap as long as all the work.
+    assert len(gaps) > 3
+    assert max(gaps) < 0.5 * (asyncio.get_running_loop().time() - started)
+
+
+async def test_native_async_models_are_awaited_many_at_a_time() -> None:
+    model = AsyncWordEmbedding()
+    retriever = HybridRetriever.from_nodes([], model, similarity_top_k=1)
+    await retriever.ainsert_nodes(nodes())
+    assert model.awaited >= 6
+    model.awaited = 0
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    found = await asyncio.gather(*(retriever.aretrieve(f"yellow fruit {n}") for n in range(40)))
+    assert loop.time() - before < 1.0  # one by one: 2 s
+    assert model.awaited == 40
+    assert [n[0].node_id for n in found] == ["n3"] * 40
+
+
+async def test_models_that_only_pretend_to_be_async_do_not_block_the_loop() -> None:
+    import time
+
+    class Slow(WordEmbedding):
+        def _get_query_embedding(self, query: str) -> list[float]:
+            time.sleep(0.3)
+            return super()._get_query_embedding(query)
+
+    retriever = HybridRetriever.from_nodes(nodes(), Slow())
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    await retriever.aretrieve("yellow fruit")
+    ticking.cancel()
+    assert ticks > 10
+
+
+async def test_a_question_vector_that_is_there_is_used() -> None:
+    class Counting(WordEmbedding):
+        asked: int = 0
+
+        def _get_query_embedding(self, query: str) -> list[float]:
+            self.asked += 1
+            return super()._get_query_embedding(query)
+
+    model = Counting()
+    retriever = HybridRetriever.from_nodes(nodes(), model, similarity_top_k=1, route="vector")
+    bundle = QueryBundle("gibberish", embedding=model._get_text_embedding("yellow fruit"))
+    assert retriever.retrieve(bundle)[0].node_id == "n3"
+    assert (await retriever.aretrieve(bundle))[0].node_id == "n3"
+    assert model.asked == 0
+    other = QueryBundle("yellow fruit", embedding=[1.0] * 7)  # of another model
+    assert retriever.retrieve(other)[0].node_id == "n3"
+    assert model.asked == 1
+
+
+def one(key: str, value: Any, operator: str = "==") -> MetadataFilter:
+    return MetadataFilter(key=key, value=value, operator=FilterOperator(operator))
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ([one("tenant", "a")], "024"),
+        ([one("number", 2, ">"), one("tenant", "a")], "4"),
+        ([one("number", 2, "<=")], "012"),
+        ([one("tenant", "a", "!=")], "135"),
+        ([one("number", [1, 5], "in")], "15"),
+        ([one("number", [1, 5], "nin")], "0234"),
+        ([one("tags", "Banana", "contains")], "3"),
+        ([one("tags", ["Banana", "Helium"], "any")], "35"),
+        ([one("tags", ["Banana", "x"], "all")], "3"),
+        ([one("title", "Ada", "text_match")], "0"),
+        ([one("title", "ada", "text_match")], ""),
+        ([one("title", "ADA", "text_match_insensitive")], "0"),
+        ([one("missing", None, "is_empty")], "012345"),
+        ([one("title", None, "is_empty")], ""),
+        ([], "012345"),
+    ],
+)
+def test_filters(retriever: HybridRetriever, filters: list[MetadataFilter], expected: str) -> None:
+    retriever.filters = MetadataFilters(filters=filters)
+    assert sorted(n.node_id for n in retriever.retrieve(QUESTION)) == [f"n{n}" for n in expected]
+
+
+def test_nested_filters(retriever: HybridRetriever) -> None:
+    either = MetadataFilters(filters=[one("number", 0), one("number", 3)], condition=FilterCondition.OR)
+    neither = MetadataFilters(filters=[one("number", 0), one("number", 3)], condition=FilterCondition.NOT)
+    for filters, expected in (
+        (MetadataFilters(filters=[either, one("tenant", "b")]), "3"),
+        (MetadataFilters(filters=[neither, one("tenant", "b")]), "15"),
+        (MetadataFilters(filters=[neither, one("title", "HELIUM", "text_match_insensitive")]), "5"),
+        (MetadataFilters(filters=[either, one("tenant", "b")], condition=FilterCondition.OR), "0135"),
+    ):
+        retriever.filters = filters
+        assert sorted(n.node_id for n in retriever.retrieve(QUESTION)) == [f"n{n}" for n in expected]
+
+
+def test_other_filters(retriever: HybridRetriever) -> None:
+    for filters in ({"tenant": "a"}, lambda metadata: metadata["tenant"] == "a"):
+        retriever.filters = filters
+        assert sorted(n.node_id for n in retriever.retrieve(QUESTION)) == ["n0", "n2", "n4"]
+    with pytest.raises(TypeError, match="MetadataFilters"):
+        HybridRetriever(retriever.memory, filters="tenant")
+    retriever.filters = {"n": {"$near": 1}}
+    with pytest.raises(ValueError, match="near"):
+        retriever.retrieve(QUESTION)
+
+
+async def test_insert_replace_delete(retriever: HybridRetriever) -> None:
+    await retriever.ainsert_nodes([TextNode(id_="neon", text="Neon glows red.", metadata={"title": "Neon"})])
+    retriever.similarity_top_k = 1
+    assert retriever.retrieve("What glows red?")[0].node_id == "neon"
+    retriever.insert_nodes([TextNode(id_="neon", text="Neon glows.", metadata={"title": "Neon"})])
+    assert retriever.retrieve("neon")[0].text == "Neon glows."
+    retriever.delete_nodes(["neon", "unknown"])
+    assert len(retriever.memory) == 6
+    retriever.delete_ref_doc("doc0")
+    await retriever.adelete_ref_doc("doc1")
+    retriever.delete_ref_doc("unknown")
+    assert sorted(p.id for p in retriever.memory.get([f"n{n}" for n in range(6)])) == ["n4", "n5"]
+    assert not any("Babbage" in n.text for n in retriever.retrieve("Charles Babbage"))
+
+
+async def test_documents_are_cut_refreshed_and_deleted() -> None:
+    long = " ".join(f"Sentence number {n} is about Ada Lovelace and her engine." for n in range(400))
+    given = [Document(id_="a", text=long, metadata={"title": "A"}), Document(id_="b", text="Helium is a gas.")]
+    retriever = HybridRetriever.from_documents(given)
+    assert len(retriever.memory) > 3
+    before = len(retriever.memory)
+    assert retriever.refresh_ref_docs(given) == [False, False]
+    new = [given[0], Document(id_="b", text="Helium is a light gas."), Document(id_="c", text="Neon glows.")]
+    assert retriever.refresh_ref_docs(new) == [False, True, True]
+    assert len(retriever.memory) == before + 1
+    retriever.similarity_top_k = 100
+    assert [n.text for n in retriever.retrieve("helium") if n.node.ref_doc_id == "b"] == ["Helium is a light gas."]
+    assert await retriever.arefresh_ref_docs([Document(id_="a", text="Short."), new[1]]) == [True, False]
+    assert sorted(n.text for n in retriever.retrieve("helium")) == ["Helium is a light gas.", "Neon glows.", "Short."]
+    retriever.delete_ref_doc("a")
+    assert len(retriever.memory) == 2
+    with pytest.raises(ValueError, match="same id"):
+        retriever.refresh_ref_docs([new[1], new[1]])
+    with pytest.raises(TypeError, match="Document"):
+        retriever.refresh_ref_docs(["text"])
+
+
+def test_documents_inserted_whole_can_be_refreshed_too() -> None:
+    retriever = HybridRetriever.from_documents([Document(id_="b", text="Helium.")], transformations=[])
+    assert retriever.refresh_ref_docs([Document(id_="b", text="Helium.")]) == [False]
+    assert retriever.refresh_ref_docs([Document(id_="b", text="Neon.")]) == [True]
+    (found,) = retriever.retrieve("gas")
+    assert isinstance(found.node, Document)
+    assert found.get_content() == "Neon."
+    retriever.delete_ref_doc("b")
+    assert len(retriever.memory) == 0
+
+
+def test_embeddings_that_nodes_carry_are_kept_only_beside_their_model() -> None:
+    model = WordEmbedding()
+    carrying = nodes()
+    for node in carrying:
+        node.embedding = model._get_text_embedding("the same for all")
+    retriever = HybridRetriever.from_nodes(carrying, model)
+    with retriever.memory.store.reading() as store:
+        vectors = store.vectors.vectors(store.rows_of(["n0", "n3"]))
+    assert (vectors[0] == vectors[1]).all()
+    assert HybridRetriever.from_nodes(carrying).memory.store.vectors.dimension != 32
+
+
+def test_index_nodes_lead_to_their_objects() -> None:
+    inner = HybridRetriever.from_nodes(nodes(), similarity_top_k=1)
+    outer = HybridRetriever.from_nodes([IndexNode(text="All about computing", index_id="inner", obj=inner)])
+    assert [n.node_id for n in outer.retrieve("yellow fruit")] == ["n3"]
+
+
+def test_reopening_gives_the_same_answers(tmp_path: Path) -> None:
+    first = HybridRetriever.from_nodes(nodes(), persist_dir=tmp_path / "memory", similarity_top_k=3)
+    answers = first.retrieve(QUESTION)
+    first.close()
+    second = HybridRetriever.from_persist_dir(tmp_path / "memory", similarity_top_k=3)
+    assert second.retrieve(QUESTION) == answers
+    second.close()
+    with pytest.raises(EmbedderMismatchError):
+        HybridRetriever.from_persist_dir(tmp_path / "memory", WordEmbedding())
+    with pytest.raises(FileNotFoundError, match="from_nodes"):
+        HybridRetriever.from_persist_dir(tmp_path / "nowhere")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("hello")
+    with pytest.raises(MemoryFormatError):
+        HybridRetriever.from_persist_dir(tmp_path / "other")
+
+
+def test_a_memory_made_elsewhere_gives_text_nodes() -> None:
+    with HybridMemory() as memory:
+        memory.add([Passage("Helium is a gas.", title="Helium", id="p", metadata={"x": 1})])
+        found = HybridRetriever(memory).retrieve("helium")[0]
+    assert isinstance(found.node, TextNode)
+    assert (found.node_id, found.text) == ("p", "Helium is a gas.")
+    assert found.node.metadata["title"] == "Helium"
+    assert found.node.metadata["x"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ([TextNode(text=" ")], ValueError, "empty"),
+        (["text"], TypeError, "node"),
+        (TextNode(text="a"), TypeError, "list of nodes"),
+        ([TextNode(id_="1", text="a"), TextNode(id_="1", text="b")], ValueError, "same id"),
+        ([TextNode(text="a", metadata={"x": {1}})], TypeError, "JSON"),
+        ([TextNode(text="a", metadata={"x": float("nan")})], ValueError, "JSON"),
+    ],
+)
+async def test_bad_nodes_are_refused_and_nothing_is_stored(
+    retriever: HybridRetriever, given: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        retriever.insert_nodes(given)
+    with pytest.raises(error, match=words):
+        await retriever.ainsert_nodes(given)
+    assert len(retriever.memory) == 6
+
+
+async def test_bad_questions_and_settings_are_refused(retriever: HybridRetriever) -> None:
+    for question in ("", "  "):
+        with pytest.raises(ValueError, match="empty"):
+            retriever.retrieve(question)
+        with pytest.raises(ValueError, match="empty"):
+            await retriever.aretrieve(question)
+    for bad in (0, -1):
+        with pytest.raises(ValueError, match="similarity_top_k"):
+            HybridRetriever(retriever.memory, similarity_top_k=bad)
+    with pytest.raises(TypeError, match="similarity_top_k"):
+        retriever.similarity_top_k = "3"
+    with pytest.raises(TypeError, match="top_k"):
+        HybridRetriever.from_nodes(nodes(), top_k=3)
+    with pytest.raises(TypeError, match="BaseEmbedding"):
+        HybridRetriever.from_nodes(nodes(), embed_model="local")
+    with pytest.raises(ValueError, match="search_type"):
+        HybridRetriever(retriever.memory, search_type="best")
+    with pytest.raises(TypeError, match="HybridMemory"):
+        HybridRetriever("memory")
+
+
+async def test_an_empty_memory_answers_with_nothing() -> None:
+    retriever = HybridRetriever.from_nodes([])
+    assert retriever.retrieve(QUESTION) == []
+    assert await retriever.aretrieve(QUESTION) == []
+    assert retriever.facts(QUESTION) == await retriever.afacts(QUESTION) == []
