@@ -195,6 +195,7 @@ class HybridMemory:
         Raises:
             ValueError: An empty question, k < 1, or an unknown filter operator.
         """
+        _check_question(question, k, "auto")
         scores = {str(hit.passage.id): hit.score for hit in self.search(question, max(k, _FACT_SOURCES), filter)}
         with self._store.reading() as store:
             allowed = store.allowed(filter)

@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Texts pooled at once: few enough that their vectors stay in the processor's cache.
-_BATCH = 16
-
 
 class StaticEmbedder:
     """WordLlama's 256-dimension vectors, which come with its wheel (16 MB).
@@ -34,13 +31,10 @@ class StaticEmbedder:
         tokenizer, table = self._load()
         encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
         out = np.zeros((len(encodings), table.shape[1]), dtype=np.float32)
-        pieces = [encoding.ids for encoding in encodings]
-        filled = [index for index, ids in enumerate(pieces) if ids]
-        for start in range(0, len(filled), _BATCH):
-            batch = filled[start : start + _BATCH]
-            ends = np.cumsum([len(pieces[index]) for index in batch])
-            rows = table[[piece for index in batch for piece in pieces[index]]]
-            out[batch] = np.add.reduceat(rows, np.concatenate(([0], ends[:-1])), axis=0)
+        for index, encoding in enumerate(encodings):
+            # One text at a time: its vectors stay in the processor's cache, and its sum does not depend on the others.
+            rows = table.take(np.array(encoding.ids, dtype=np.intp), axis=0)
+            np.add.reduce(rows, axis=0, out=out[index])
         norms = np.linalg.norm(out, axis=1, keepdims=True)
         unit: NDArray[np.float32] = np.divide(out, norms, out=out, where=norms > 0)
         return unit
