@@ -19,10 +19,32 @@ from hybridmem_plugins.extraction.tokens import words
 
 WITNESS = Passage("The witness saw Ada Lovelace in London.", "Witness", "witness", {"kind": "witness"})
 NASTY = [
-    "'; DROP TABLE passages; --", "%", "_", "../../etc/passwd", "a/b\\c:d*e?f\"g<h>i|j", "\x00", "\r\n\t\x1b[31m", "\ufeff",
-    "\u202e\u200d\u200f", "\ud800", "\udc00\ud800", "🧠👩‍👩‍👧‍👦", "İ" * 5, "ß", "ﬃ", "e\u0301" * 3, "\u0e01\u0e33", "passage:witness",
-    "[[Witness]]", "[Witness](witness.md)", "<a href='witness'>Witness</a>", "(" * 50, "[" * 50 + "]" * 50, "A." * 40, "{}",
-]  # fmt: skip
+    "'; DROP TABLE passages; --",
+    "%",
+    "_",
+    "../../etc/passwd",
+    'a/b\\c:d*e?f"g<h>i|j',
+    "\x00",
+    "\r\n\t\x1b[31m",
+    "\ufeff",
+    "\u202e\u200d\u200f",
+    "\ud800",
+    "\udc00\ud800",
+    "🧠👩‍👩‍👧‍👦",
+    "İ" * 5,
+    "ß",
+    "ﬃ",
+    "e\u0301" * 3,
+    "\u0e01\u0e33",
+    "passage:witness",
+    "[[Witness]]",
+    "[Witness](witness.md)",
+    "<a href='witness'>Witness</a>",
+    "(" * 50,
+    "[" * 50 + "]" * 50,
+    "A." * 40,
+    "{}",
+]
 ANY = st.one_of(
     st.text(st.characters(codec=None, categories=None), max_size=40),
     st.sampled_from(NASTY),

@@ -142,7 +142,7 @@ VIEWS: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
 
 
 def _rgb(record: Mapping[str, Any], noise: float) -> bool:
-    return record["suite"] == "rgb" and record["condition"] == "noise" and abs(record["severity"] - noise) < 1e-6
+    return bool(record["suite"] == "rgb" and record["condition"] == "noise" and abs(record["severity"] - noise) < 1e-6)
 
 
 def view(records: Iterable[Mapping[str, Any]], name: str) -> dict[str, float]:
