@@ -25,7 +25,7 @@ from hybridmem_plugins.llama_index.embedding import to_embedder
 from hybridmem_plugins.llama_index.filters import to_filter
 from hybridmem_plugins.llama_index.nodes import hit_to_node, to_passages
 from hybridmem_plugins.llama_index.question import aasking, asking, question_of
-from hybridmem_plugins.llama_index.stages import as_postprocessors, merge_reranked
+from hybridmem_plugins.llama_index.stages import as_postprocessors, merge_reranked, positive
 from hybridmem_plugins.llama_index.tool import retriever_tool
 from hybridmem_plugins.retrieval.diversity import diversify
 from hybridmem_plugins.retrieval.explain import Explanation
@@ -104,7 +104,7 @@ class HybridRetriever(BaseRetriever):
         self.reranker = as_postprocessors(reranker)
         self.search_type = search_type
         self.lambda_mult = lambda_mult
-        self.fetch_k = None if fetch_k is None else _positive("fetch_k", fetch_k)
+        self.fetch_k = None if fetch_k is None else positive("fetch_k", fetch_k)
         self.transformations = transformations
         self.title_key = title_key
         self._embeds = isinstance(memory.embedder, AsyncEmbedder)
@@ -215,7 +215,7 @@ class HybridRetriever(BaseRetriever):
 
     @similarity_top_k.setter
     def similarity_top_k(self, value: int) -> None:
-        self._similarity_top_k = _positive("similarity_top_k", value)
+        self._similarity_top_k = positive("similarity_top_k", value)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -391,13 +391,3 @@ def closing_on_error(retriever: HybridRetriever) -> Iterator[None]:
     except BaseException:
         retriever.close()
         raise
-
-
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        msg = f"{name} must be an integer, not {type(value).__name__}"
-        raise TypeError(msg)
-    if value < 1:
-        msg = f"{name} must be at least 1, not {value}"
-        raise ValueError(msg)
-    return value
