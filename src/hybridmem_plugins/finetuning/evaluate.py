@@ -104,7 +104,7 @@ def load_items(data: str | Path, *, questions: int = 300, unseen: int = 50, seed
 
 def is_noisy(record: Mapping[str, Any], suites: Iterable[str] = READING) -> bool:
     """Tell whether a record counts for accuracy under noise: a reading question whose answer is there, not clean."""
-    return record["suite"] in suites and record["expect"] == "answer" and record["condition"] != "clean"
+    return bool(record["suite"] in suites and record["expect"] == "answer" and record["condition"] != "clean")
 
 
 VIEWS: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
@@ -142,7 +142,7 @@ VIEWS: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
 
 
 def _rgb(record: Mapping[str, Any], noise: float) -> bool:
-    return record["suite"] == "rgb" and record["condition"] == "noise" and abs(record["severity"] - noise) < 1e-6
+    return bool(record["suite"] == "rgb" and record["condition"] == "noise" and abs(record["severity"] - noise) < 1e-6)
 
 
 def view(records: Iterable[Mapping[str, Any]], name: str) -> dict[str, float]:

@@ -177,7 +177,7 @@ def _near_answer(line: list[list[str]], answer: str) -> set[int]:
     for position, words in enumerate(line):
         if contains_answer("".join(words), [answer]):
             near.add(position)
-        elif contains_answer("".join([*words, *sum(line[position + 1 : position + 2], [])]), [answer]):
+        elif contains_answer("".join([*words, *(line[position + 1] if position + 1 < len(line) else [])]), [answer]):
             near.update((position, position + 1))
     return near
 
