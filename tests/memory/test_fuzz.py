@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FakeEmbedder
+from memory_helpers import FakeEmbedder
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

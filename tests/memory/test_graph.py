@@ -10,7 +10,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
-from conftest import FakeEmbedder
+from memory_helpers import FakeEmbedder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -104,7 +104,7 @@ def load_items(data: str | Path, *, questions: int = 300, unseen: int = 50, seed
 
 def is_noisy(record: Mapping[str, Any], suites: Iterable[str] = READING) -> bool:
     """Tell whether a record counts for accuracy under noise: a reading question whose answer is there, not clean."""
-    return record["suite"] in suites and record["expect"] == "answer" and record["condition"] != "clean"
+    return bool(record["suite"] in suites and record["expect"] == "answer" and record["condition"] != "clean")
 
 
 VIEWS: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {

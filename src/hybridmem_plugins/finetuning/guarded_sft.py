@@ -91,9 +91,7 @@ def make_guarded_trainer(
         lora: PEFT configuration.
         config: Weights and sizes of the guard.
     """
-    torch, trl = require("torch", "train"), require("trl", "train")
-
-    base: Any = trl.SFTTrainer
+    torch, base = require("torch", "train"), require("trl", "train").SFTTrainer
 
     class GuardedSFTTrainer(base):  # type: ignore[misc]
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -121,8 +119,8 @@ def make_guarded_trainer(
     pad_id = int(tokenizer.pad_token_id or 0)
 
     def gather(records: list[dict[str, int]]) -> dict[str, Any]:
-        answered, guard = ([rows[kind][r["row"]] for r in records if r["kind"] == kind] for kind in (0, 1))
-        return collate(answered, guard, pad_id)
+        answered, held = ([rows[kind][r["row"]] for r in records if r["kind"] == kind] for kind in (0, 1))
+        return collate(answered, held, pad_id)
 
     trainer = GuardedSFTTrainer(
         model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer, peft_config=lora,

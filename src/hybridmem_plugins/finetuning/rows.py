@@ -174,10 +174,11 @@ def shrink_context(text: str, answer: str, share: float, piece: int = 30) -> str
 
 def _near_answer(line: list[list[str]], answer: str) -> set[int]:
     near: set[int] = set()
-    for position in range(len(line)):
-        window = "".join(word for words in line[max(0, position - 1) : position + 2] for word in words)
-        if contains_answer(window, [answer]):
-            near.update((position - 1, position, position + 1))
+    for position, words in enumerate(line):
+        if contains_answer("".join(words), [answer]):
+            near.add(position)
+        elif contains_answer("".join([*words, *(line[position + 1] if position + 1 < len(line) else [])]), [answer]):
+            near.update((position, position + 1))
     return near
 
 
