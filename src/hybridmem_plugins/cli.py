@@ -30,7 +30,7 @@ ROOM_COMMANDS = {
     "augment": "hybridmem_plugins.augmentation.command",
     "train": "hybridmem_plugins.finetuning.command",
     "evaluate": "hybridmem_plugins.finetuning.command",
-    "export": "hybridmem_plugins.finetuning.command",
+    "export-model": "hybridmem_plugins.finetuning.command",
 }
 """Commands of other rooms: the name, which is that of the function too, and the module that defines it."""
 
@@ -58,7 +58,7 @@ class _Commands(TyperGroup):
         if module is None or find_spec(module) is None:
             return super().get_command(ctx, cmd_name)
         single = typer.Typer(add_completion=False)
-        single.command(cmd_name)(getattr(importlib.import_module(module), cmd_name))
+        single.command(cmd_name)(getattr(importlib.import_module(module), cmd_name.replace("-", "_")))
         return typer.main.get_command(single)
 
     def invoke(self, ctx: Any) -> Any:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_helpers import FakeEmbedder
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from memory_helpers import FakeEmbedder
 
 from hybridmem_plugins import HybridMemory, Passage
 from hybridmem_plugins.errors import HybridMemoryError

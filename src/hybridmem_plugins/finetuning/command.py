@@ -1,4 +1,4 @@
-"""`hybridmem train`, `evaluate` and `export`: functions that the main command registers."""
+"""`hybridmem train`, `evaluate` and `export-model`: functions that the main command registers."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def evaluate(
     typer.echo("\n".join(lines))
 
 
-def export(
+def export_model(
     adapter: Annotated[str, typer.Argument(help="Adapter folder, hub id or shipped name.")],
     output: Annotated[Path, typer.Argument(help="New folder.")],
     model: Annotated[str | None, typer.Option(help="Hub id, folder or .gguf; default: the bundled 135M.")] = None,

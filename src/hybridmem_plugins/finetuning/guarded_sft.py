@@ -93,7 +93,7 @@ def make_guarded_trainer(
     """
     torch, base = require("torch", "train"), require("trl", "train").SFTTrainer
 
-    class GuardedSFTTrainer(base):  # type: ignore[misc]
+    class GuardedSFTTrainer(base):  # type: ignore[misc,valid-type]
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
 
