@@ -10,9 +10,9 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
-from conftest import FakeEmbedder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory_helpers import FakeEmbedder
 
 from hybridmem_plugins import HybridMemory, Passage
 from hybridmem_plugins.extraction.builtin import BuiltinExtractor
