@@ -38,10 +38,11 @@ _QUOTE = re.compile(r"[“\"«„「『]([^“”\"«»„」』\n]{2,80})[”\"
 _QUOTE_MARKS = '“"«„「『'
 _MARKDOWN_LINK = re.compile(r"\[([^\[\]\n]{1,200})\]\(([^()\s]{1,500})[^()\n]*\)")
 _WIKI_LINK = re.compile(r"\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]\n]{1,200}))?\]\]")
-_HTML_LINK = re.compile(r"<a\s[^>]*href\s*=\s*[\"']([^\"']{1,500})[\"'][^>]*>([^<]{1,200})</a>", re.IGNORECASE)
-_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+_HTML_LINK = re.compile(r"<a\s[^<>]*href\s*=\s*[\"']([^\"']{1,500})[\"'][^>]*>([^<]{1,200})</a>", re.IGNORECASE)
+_HEADING = re.compile(r"^#{1,6}[ \t]+(.{1,300}?)[ \t#]*$", re.MULTILINE)
 _QUALIFIER = re.compile(r"\s*[(（\[].*[)）\]]\s*$")
 _MAX_NAME_WORDS = 8
+_LONGEST_QUALIFIED = 1000  # characters; finding brackets takes a time that grows with the square
 
 
 class BuiltinExtractor:
@@ -66,7 +67,8 @@ def defined_names(title: str) -> list[str]:
     >>> defined_names("The Mercury (planet)")
     ['the mercury planet', 'the mercury', 'mercury']
     """
-    names = [name_key(title), name_key(_QUALIFIER.sub("", title))]
+    bare = _QUALIFIER.sub("", title) if len(title) <= _LONGEST_QUALIFIED else title
+    names = [name_key(title), name_key(bare)]
     names += [name.removeprefix(article) for name in names[1:] for article in _ARTICLES if name.startswith(article)]
     return list(dict.fromkeys(name for name in names if name))
 
