@@ -30,7 +30,7 @@ from hybridmem_plugins.memory.static_embedder import StaticEmbedder
 from results import write_section
 
 BATCH = 2000
-QUESTIONS = 300
+QUESTIONS = 200
 CHANGES = 60
 DIMENSION = 256
 

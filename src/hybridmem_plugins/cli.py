@@ -6,6 +6,7 @@ import errno
 import importlib
 import io
 import json
+import keyword
 import os
 import sqlite3
 import sys
@@ -30,9 +31,13 @@ ROOM_COMMANDS = {
     "augment": "hybridmem_plugins.augmentation.command",
     "train": "hybridmem_plugins.finetuning.command",
     "evaluate": "hybridmem_plugins.finetuning.command",
-    "export": "hybridmem_plugins.finetuning.command",
+<<<<<<< HEAD
+    "export-model": "hybridmem_plugins.finetuning.command",
+=======
+    **dict.fromkeys(("check", "export", "import", "delete", "compact"), "hybridmem_plugins.cli_maintenance"),
+>>>>>>> kit
 }
-"""Commands of other rooms: the name, which is that of the function too, and the module that defines it."""
+"""Commands of other rooms: the name, which is that of the function too (`import_` for `import`), and its module."""
 
 BATCH = 1000
 """Passages that are stored in one step while indexing; what is stored stays when the rest is interrupted."""
@@ -58,7 +63,11 @@ class _Commands(TyperGroup):
         if module is None or find_spec(module) is None:
             return super().get_command(ctx, cmd_name)
         single = typer.Typer(add_completion=False)
-        single.command(cmd_name)(getattr(importlib.import_module(module), cmd_name))
+<<<<<<< HEAD
+        single.command(cmd_name)(getattr(importlib.import_module(module), cmd_name.replace("-", "_")))
+=======
+        single.command(cmd_name)(getattr(importlib.import_module(module), f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name))
+>>>>>>> kit
         return typer.main.get_command(single)
 
     def invoke(self, ctx: Any) -> Any:

@@ -130,6 +130,7 @@ async def test_native_async_embeddings_are_awaited_many_at_a_time() -> None:
 async def test_an_error_of_the_embedding_reaches_the_caller() -> None:
     class Broken(AsyncWordEmbeddings):
         async def aembed_query(self, text: str) -> list[float]:
+            await asyncio.sleep(0)
             msg = "the service is away"
             raise TimeoutError(msg)
 
@@ -347,3 +348,10 @@ async def test_explains_what_it_finds_with_its_own_filter_and_route() -> None:
     assert len(embedding.awaited) > before
     narrowed = retriever.explain(QUESTION, filter={"number": 2})
     assert [hit.passage.id for hit in narrowed.hits] == ["d2"]
+
+
+async def test_explanations_respect_the_filter(retriever: HybridRetriever) -> None:
+    assert retriever.explain(QUESTION, k=2) == await retriever.aexplain(QUESTION, k=2)
+    own = HybridRetriever(memory=retriever.memory, filter={"tenant": "b"})
+    assert "wrote the first program" not in str(own.explain(QUESTION))
+    assert "wrote the first program" not in str(await own.aexplain(QUESTION))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FakeEmbedder
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from memory_helpers import FakeEmbedder
 
 from hybridmem_plugins import HybridMemory, Passage
 from hybridmem_plugins.errors import HybridMemoryError
@@ -19,10 +20,32 @@ from hybridmem_plugins.extraction.tokens import words
 
 WITNESS = Passage("The witness saw Ada Lovelace in London.", "Witness", "witness", {"kind": "witness"})
 NASTY = [
-    "'; DROP TABLE passages; --", "%", "_", "../../etc/passwd", "a/b\\c:d*e?f\"g<h>i|j", "\x00", "\r\n\t\x1b[31m", "\ufeff",
-    "\u202e\u200d\u200f", "\ud800", "\udc00\ud800", "🧠👩‍👩‍👧‍👦", "İ" * 5, "ß", "ﬃ", "e\u0301" * 3, "\u0e01\u0e33", "passage:witness",
-    "[[Witness]]", "[Witness](witness.md)", "<a href='witness'>Witness</a>", "(" * 50, "[" * 50 + "]" * 50, "A." * 40, "{}",
-]  # fmt: skip
+    "'; DROP TABLE passages; --",
+    "%",
+    "_",
+    "../../etc/passwd",
+    'a/b\\c:d*e?f"g<h>i|j',
+    "\x00",
+    "\r\n\t\x1b[31m",
+    "\ufeff",
+    "\u202e\u200d\u200f",
+    "\ud800",
+    "\udc00\ud800",
+    "🧠👩‍👩‍👧‍👦",
+    "İ" * 5,
+    "ß",
+    "ﬃ",
+    "e\u0301" * 3,
+    "\u0e01\u0e33",
+    "passage:witness",
+    "[[Witness]]",
+    "[Witness](witness.md)",
+    "<a href='witness'>Witness</a>",
+    "(" * 50,
+    "[" * 50 + "]" * 50,
+    "A." * 40,
+    "{}",
+]
 ANY = st.one_of(
     st.text(st.characters(codec=None, categories=None), max_size=40),
     st.sampled_from(NASTY),
@@ -63,19 +86,22 @@ def test_any_passage_is_found_again_or_refused(
         assert len(str(error)) > 20
         assert len(memory) == 1
         return
-    (stored,) = memory.get([str(passage.id)])
-    assert (stored.text, stored.title, stored.id) == (text, title, passage.id)
-    assert json.dumps(stored.metadata, sort_keys=True) == json.dumps(metadata, sort_keys=True)
-    if words(text):
-        found = memory.search(" ".join(words(text)), k=2)
-        assert passage.id in [hit.passage.id for hit in found]
-        json.dumps([hit.provenance for hit in found])
-    memory.facts("Ada Lovelace")
-    unharmed(memory)
-    assert memory.delete([str(passage.id)]) == [passage.id]
+    try:
+        (stored,) = memory.get([str(passage.id)])
+        assert (stored.text, stored.title, stored.id) == (text, title, passage.id)
+        assert json.dumps(stored.metadata, sort_keys=True) == json.dumps(metadata, sort_keys=True)
+        if words(text):
+            found = memory.search(" ".join(words(text)), k=2)
+            assert passage.id in [hit.passage.id for hit in found]
+            json.dumps([hit.provenance for hit in found])
+        memory.facts("Ada Lovelace")
+        unharmed(memory)
+    finally:
+        deleted = memory.delete([str(passage.id)])
+    assert deleted == [passage.id]
     unharmed(memory)
     assert len(memory) == 1
-    assert memory.graph.number_of_nodes() == len({"passage:witness", *memory.graph["passage:witness"]})
+    assert memory.graph.number_of_nodes() == 1 + len(memory.graph["passage:witness"])
 
 
 @given(question=ANY, filter=st.one_of(st.none(), st.dictionaries(ANY, JSON, max_size=2)), k=st.integers(-1, 3))
@@ -119,6 +145,8 @@ def test_any_folder_name(name: str) -> None:
         "<a " * 100_000,
         '"' * 300_000,
         "“a" * 150_000,
+        "# a" + " " * 300_000 + "b",
+        "# " + "(" * 300_000,
         "\n" * 500_000 + "x",
         " " * 500_000 + "x",
         "#" * 300_000,
@@ -133,11 +161,15 @@ def test_any_folder_name(name: str) -> None:
     ],
     ids=lambda text: f"{text[:4]!a}x{len(text)}",
 )
-def test_long_passages_take_a_time_that_grows_with_their_length(memory: HybridMemory, text: str) -> None:
+def test_long_passages_take_a_time_that_grows_with_their_length(text: str) -> None:
+    memory = HybridMemory()
+    memory.add([WITNESS])
+    started = time.thread_time()
     memory.add([Passage(text, None, "long")])
     assert memory.get(["long"])[0].text == text
-    memory.search(text[:2000])
+    memory.search(text[-2000:])
     memory.delete(["long"])
+    assert time.thread_time() - started < 20  # quadratic ones take minutes
     unharmed(memory)
 
 
@@ -150,7 +182,7 @@ def test_ten_thousand_names_in_one_passage(memory: HybridMemory) -> None:
     assert {"many", "one"} <= {hit.passage.id for hit in hits}
     memory.delete(["many", "one"])
     unharmed(memory)
-    assert memory.graph.number_of_nodes() == len({"passage:witness", *memory.graph["passage:witness"]})
+    assert memory.graph.number_of_nodes() == 1 + len(memory.graph["passage:witness"])
 
 
 def test_links_in_a_circle(memory: HybridMemory) -> None:

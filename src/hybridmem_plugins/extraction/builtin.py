@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from hybridmem_plugins.extraction.model import Extraction, Mention, MentionKind
 from hybridmem_plugins.extraction.sentences import sentence_spans
@@ -29,14 +30,19 @@ _OPENERS = frozenset(
 )
 _ARTICLES = ("the ", "a ", "an ")
 _WORD = re.compile(r"[^\W_](?:[\w'’\-]*\w)?|[^\w\s]")
+# The next word with a capital in a text of ASCII only, wherever `_WORD` would find it.
+_CAPITALISED = re.compile(r"(?<![\w'\-])[_'\-]*([A-Z](?:[\w'\-]*\w)?)")
+_CAPITALISED_HERE = re.compile(r"[_'\-]*([A-Z](?:[\w'\-]*\w)?)")
 _YEAR = re.compile(r"(?<![\d.,/-])(?:1[0-9]|20)\d\d(?![\d/-]|[.,]\d)")
 _QUOTE = re.compile(r"[“\"«„「『]([^“”\"«»„」』\n]{2,80})[”\"»“」』]")
+_QUOTE_MARKS = '“"«„「『'
 _MARKDOWN_LINK = re.compile(r"\[([^\[\]\n]{1,200})\]\(([^()\s]{1,500})[^()\n]*\)")
 _WIKI_LINK = re.compile(r"\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]\n]{1,200}))?\]\]")
-_HTML_LINK = re.compile(r"<a\s[^>]*href\s*=\s*[\"']([^\"']{1,500})[\"'][^>]*>([^<]{1,200})</a>", re.IGNORECASE)
-_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+_HTML_LINK = re.compile(r"<a\s[^<>]*href\s*=\s*[\"']([^\"']{1,500})[\"'][^>]*>([^<]{1,200})</a>", re.IGNORECASE)
+_HEADING = re.compile(r"^#{1,6}[ \t]+(.{1,300}?)[ \t#]*$", re.MULTILINE)
 _QUALIFIER = re.compile(r"\s*[(（\[].*[)）\]]\s*$")
 _MAX_NAME_WORDS = 8
+_LONGEST_QUALIFIED = 1000  # characters; finding brackets takes a time that grows with the square
 
 
 class BuiltinExtractor:
@@ -61,7 +67,8 @@ def defined_names(title: str) -> list[str]:
     >>> defined_names("The Mercury (planet)")
     ['the mercury planet', 'the mercury', 'mercury']
     """
-    names = [name_key(title), name_key(_QUALIFIER.sub("", title))]
+    bare = _QUALIFIER.sub("", title) if len(title) <= _LONGEST_QUALIFIED else title
+    names = [name_key(title), name_key(bare)]
     names += [name.removeprefix(article) for name in names[1:] for article in _ARTICLES if name.startswith(article)]
     return list(dict.fromkeys(name for name in names if name))
 
@@ -94,7 +101,8 @@ def _extract(passage: Passage) -> Extraction:
 
 def _definitions(passage: Passage, text: str, sentences: list[tuple[int, int]]) -> list[str]:
     titles = [passage.title] if passage.title else []
-    titles += [match.group(1) for match in _HEADING.finditer(text)]
+    if "#" in text:
+        titles += [match.group(1) for match in _HEADING.finditer(text)]
     if not titles and sentences:
         titles = list(_leading_subject(text[slice(*sentences[0])]))
     return list(dict.fromkeys(name for title in titles for name in defined_names(title)))
@@ -121,8 +129,9 @@ def _surfaces(text: str, sentences: list[tuple[int, int]]) -> Iterator[tuple[str
         for match in _HTML_LINK.finditer(text):
             yield match.group(2), "link", match.start()
             yield _target_name(match.group(1)), "link", match.start()
-    for match in _QUOTE.finditer(text):
-        yield match.group(1), "quote", match.start()
+    if any(mark in text for mark in _QUOTE_MARKS):
+        for match in _QUOTE.finditer(text):
+            yield match.group(1), "quote", match.start()
     for start, end in sentences:
         for surface, offset in _capitalised(text[start:end]):
             yield surface, "name", start + offset
@@ -138,27 +147,43 @@ def _target_name(target: str) -> str:
 
 def _capitalised(sentence: str) -> Iterator[tuple[str, int]]:
     """Yield each run of capitalised words, with connectors inside, and its offset."""
-    start = end = -1
-    pending = False  # connectors since the last capitalised word
-    for match in _WORD.finditer(sentence):
-        token = match.group()
-        if token[0].isupper() and not (start < 0 and token.lower() in _OPENERS):
-            if start < 0:
-                start = match.start()
-            end, pending = match.end(), False
-        elif start >= 0 and token.isdigit() and not pending and match.start() == end + 1:
-            end = match.end()
-        elif (
-            start >= 0
-            and (token in _CONNECTORS or token in ".&")
-            and not (token == "." and not _initial(sentence, end))
-        ):
-            pending = True
-        elif start >= 0:
-            yield sentence[start:end], start
-            start, pending = -1, False
-    if start >= 0:
+    position: int | None = 0
+    while position is not None:
+        opening = _next_capitalised(sentence, position)
+        if opening is None:
+            return
+        start, end = opening
+        pending, position = False, None  # pending: connectors since the last capitalised word
+        for match in _WORD.finditer(sentence, end):
+            token = match.group()
+            if token[0].isupper():
+                end, pending = match.end(), False
+            elif token.isdigit() and not pending and match.start() == end + 1:
+                end = match.end()
+            elif (token in _CONNECTORS or token in ".&") and not (token == "." and not _initial(sentence, end)):
+                pending = True
+            else:
+                position = match.start()
+                break
         yield sentence[start:end], start
+
+
+def _next_capitalised(sentence: str, position: int) -> tuple[int, int] | None:
+    """Return where the next capitalised word begins and ends that may open a name."""
+    if sentence.isascii():
+        # A word may begin right here, whatever stands before: what ended the last name was a word of its own.
+        first = _CAPITALISED_HERE.match(sentence, position)
+        for match in chain(
+            [first] if first else [], _CAPITALISED.finditer(sentence, first.end() if first else position)
+        ):
+            if match.group(1).lower() not in _OPENERS:
+                return match.span(1)
+        return None
+    for match in _WORD.finditer(sentence, position):
+        token = match.group()
+        if token[0].isupper() and token.lower() not in _OPENERS:
+            return match.span()
+    return None
 
 
 def _initial(sentence: str, end: int) -> bool:

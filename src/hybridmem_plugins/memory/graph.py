@@ -33,6 +33,8 @@ _DEFINES: dict[str, dict[str, Any]] = {"defines": {}}
 _MENTIONS: dict[str, dict[str, dict[str, Any]]] = {
     kind: {"mentions": {"kind": kind}} for kind in (*get_args(MentionKind), "title")
 }
+# Words of the longest title that is looked for in the text of others.
+_LONGEST_NAME = 40
 # Percent of equal characters (rapidfuzz's normalised indel similarity) that make two spellings one name.
 _SAME_SPELLING = 86.0
 
@@ -247,7 +249,7 @@ class KnowledgeGraph:
         if "shared" in kinds:
             for name in mentioned:
                 count = len(pred[name]) - self._relating.get(name, 0)
-                if 1 < count and (filtered or count <= MAX_MENTIONS_SHARED + MAX_DEFINERS):
+                if count > 1 and (filtered or count <= MAX_MENTIONS_SHARED + MAX_DEFINERS):
                     yield "shared", name
         if "backward" in kinds:
             for name, edges in names.items():
@@ -276,7 +278,8 @@ class KnowledgeGraph:
         known = self._hubs.get(name)
         if known is None:
             known = self._hubs[name] = np.sort(np.fromiter(self._mentioning_rows(name), dtype=np.int64))
-        return known[allowed[known]].tolist() if allowed is not None else known.tolist()
+        found: list[int] = known[allowed[known]].tolist() if allowed is not None else known.tolist()
+        return found
 
     def _mentioning_rows(self, name: str) -> Iterator[int]:
         """Yield the rows of the passages that mention a name; other names that relate to it have none."""
@@ -292,19 +295,21 @@ class KnowledgeGraph:
             self._spellings.setdefault(_spelling(name), {})[name] = None
         insort(self._definers[name], row)
         first, *rest = name.split(" ")
-        lengths = self._lengths.setdefault(first, {})
-        lengths[len(rest) + 1] = lengths.get(len(rest) + 1, 0) + 1
+        if len(rest) < _LONGEST_NAME:
+            lengths = self._lengths.setdefault(first, {})
+            lengths[len(rest) + 1] = lengths.get(len(rest) + 1, 0) + 1
 
     def _undefine(self, row: int, name: str) -> None:
         definers = self._definers[name]
         definers.remove(row)
         first, *rest = name.split(" ")
-        lengths = self._lengths[first]
-        lengths[len(rest) + 1] -= 1
-        if not lengths[len(rest) + 1]:
-            del lengths[len(rest) + 1]
-            if not lengths:
-                del self._lengths[first]
+        if len(rest) < _LONGEST_NAME:
+            lengths = self._lengths[first]
+            lengths[len(rest) + 1] -= 1
+            if not lengths[len(rest) + 1]:
+                del lengths[len(rest) + 1]
+                if not lengths:
+                    del self._lengths[first]
         if not definers:
             del self._definers[name]
             del self._spellings[_spelling(name)][name]
@@ -331,7 +336,7 @@ class KnowledgeGraph:
     def _link_earlier(self, name: str, batch: set[int]) -> None:
         """Link the passages that said a name before any passage defined it."""
         words = name.split(" ")
-        if self.find_phrase is None or (len(words) == 1 and _trivial(name)):
+        if self.find_phrase is None or len(words) > _LONGEST_NAME or (len(words) == 1 and _trivial(name)):
             return
         rows = {*self.find_phrase(words), *(self.find_phrase([*words[:-1], words[-1] + "s"]) if len(words) > 1 else ())}
         for row in sorted(rows):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Texts pooled at once: few enough that their vectors stay in the processor's cache.
-_BATCH = 16
+# Characters beyond which a text is read part by part: the time that the tokenizer takes for one grows with its square.
+_LONGEST_PART = 8000
 
 
 class StaticEmbedder:
@@ -32,15 +32,14 @@ class StaticEmbedder:
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one unit vector a text, shape `(n, 256)`."""
         tokenizer, table = self._load()
-        encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        out = np.zeros((len(encodings), table.shape[1]), dtype=np.float32)
-        pieces = [encoding.ids for encoding in encodings]
-        filled = [index for index, ids in enumerate(pieces) if ids]
-        for start in range(0, len(filled), _BATCH):
-            batch = filled[start : start + _BATCH]
-            ends = np.cumsum([len(pieces[index]) for index in batch])
-            rows = table[[piece for index in batch for piece in pieces[index]]]
-            out[batch] = np.add.reduceat(rows, np.concatenate(([0], ends[:-1])), axis=0)
+        parts = [_parts(text) for text in texts]
+        encodings = tokenizer.encode_batch([part for each in parts for part in each], add_special_tokens=False)
+        owners = [index for index, each in enumerate(parts) for _ in each]
+        out = np.zeros((len(parts), table.shape[1]), dtype=np.float32)
+        for index, encoding in zip(owners, encodings, strict=True):
+            # One text at a time: its vectors stay in the processor's cache, and its sum does not depend on the others.
+            rows = table.take(np.array(encoding.ids, dtype=np.intp), axis=0)
+            out[index] += np.add.reduce(rows, axis=0)
         norms = np.linalg.norm(out, axis=1, keepdims=True)
         unit: NDArray[np.float32] = np.divide(out, norms, out=out, where=norms > 0)
         return unit
@@ -62,3 +61,14 @@ class StaticEmbedder:
                 tokenizer.no_truncation()
                 self._model = tokenizer, np.ascontiguousarray(model.embedding, dtype=np.float32)
             return self._model
+
+
+def _parts(text: str) -> list[str]:
+    """Cut a long text, at spaces where there are any."""
+    parts = []
+    while len(text) > _LONGEST_PART:
+        space = text.rfind(" ", _LONGEST_PART // 2, _LONGEST_PART)
+        end = space if space > 0 else _LONGEST_PART
+        parts.append(text[:end])
+        text = text[end + (space > 0) :]
+    return [*parts, text]

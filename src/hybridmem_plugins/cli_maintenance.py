@@ -1,0 +1,156 @@
+"""Commands that look after a memory: `hybridmem check | export | import | delete | compact`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from hybridmem_plugins.errors import MemoryFormatError
+
+BATCH = 1000
+"""Lines that `import` stores in one step; what is stored stays when the rest is interrupted."""
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Folder of the memory.")]
+
+
+def check(folder: Folder) -> None:
+    """Verify a memory: the file, every passage, and that all indexes hold just what is stored."""
+    with _opened(folder, read_only=None) as store:
+        report = store.check()
+    for problem in report.problems:
+        typer.echo(f"Problem: {problem}", err=True)
+    if report.problems:
+        typer.echo(f"What can still be read: hybridmem export {folder} FILE", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{folder} is whole: {report.passages:,} passages, {report.version:,} changes so far.")
+
+
+def export(
+    folder: Folder,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to; left out, standard output.")] = None,
+    vectors: Annotated[bool, typer.Option("--vectors", help="Add the vectors.")] = False,
+) -> None:
+    """Write all passages as JSON lines with id, title, text and metadata; of a damaged memory, what can be read."""
+    target: Path | IO[str] = sys.stdout if file is None else file
+    try:
+        with _opened(folder, read_only=None) as store:
+            count = store.export(target, vectors=vectors)
+    except MemoryFormatError as error:
+        from hybridmem_plugins.memory.inspection import salvage, write_lines
+        from hybridmem_plugins.memory.journal import FILE_NAME
+
+        if not (folder / FILE_NAME).exists():
+            raise
+        count = write_lines(salvage(folder), target)
+        typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"{count:,} passages could be read and were written.", err=True)
+        raise typer.Exit(1) from error
+    if file is not None:
+        typer.echo(f"{count:,} passages written to {file}.")
+
+
+def import_(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", file_okay=False, help="Folder; made if it is not there.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="JSON lines.")],
+) -> None:
+    """Read what `export` wrote; passages of the same id are replaced, so that it can be run again after a stop."""
+    from hybridmem_plugins import HybridMemory
+
+    stored = 0
+    try:
+        with HybridMemory(path=folder) as memory:
+            for batch in _batches(file):
+                memory.add(batch)
+                stored += len(batch)
+            total = len(memory)
+    except BaseException:
+        typer.echo(f"Stopped: {stored:,} passages are stored; import again to go on.", err=True)
+        raise
+    typer.echo(f"{stored:,} passages read from {file}; {folder} holds {total:,}.")
+
+
+def delete(
+    folder: Folder,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Id of a passage; may be given many times.")] = None,
+    filter_: Annotated[
+        str | None, typer.Option("--filter", metavar="JSON", help="""Metadata to match, as '{"tenant": "a"}'.""")
+    ] = None,
+) -> None:
+    """Forget passages by id, by filter, or both."""
+    conditions = _conditions(filter_)
+    if not ids and conditions is None:
+        msg = "say what to forget: --id ID or --filter JSON"
+        raise typer.BadParameter(msg)
+    with _opened(folder) as store:
+        gone = store.delete(ids or [])
+        if conditions is not None:
+            gone += store.delete_where(conditions)
+        left = len(store)
+    unknown = sorted(set(ids or ()).difference(gone))
+    typer.echo(f"{len(gone):,} passages forgotten, {left:,} left.")
+    if unknown:
+        typer.echo(f"Not stored: {', '.join(unknown)}", err=True)
+
+
+def compact(folder: Folder) -> None:
+    """Remove every trace of forgotten passages from the files."""
+    with _opened(folder) as store:
+        clean = store.compact()
+    if not clean:
+        typer.echo("Another process is reading, so traces are left; compact again when it has finished.", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{folder} is compact.")
+
+
+def _opened(folder: Path, *, read_only: bool | None = False) -> Any:
+    """Open the store of a memory without an embedder: nothing is embedded, so any memory can be looked after."""
+    from hybridmem_plugins.memory.graph import KnowledgeGraph
+    from hybridmem_plugins.memory.journal import FILE_NAME
+    from hybridmem_plugins.memory.store import MemoryStore
+
+    if not (folder / FILE_NAME).exists():
+        msg = f"{folder} holds no memory ({FILE_NAME} is missing)"
+        raise MemoryFormatError(msg)
+    return closing(MemoryStore(folder, graph=KnowledgeGraph(), read_only=read_only))
+
+
+def _conditions(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        conditions = json.loads(text)
+    except ValueError as error:
+        msg = f"not JSON ({error})"
+        raise typer.BadParameter(msg, param_hint="--filter") from error
+    if not isinstance(conditions, dict):
+        msg = """a JSON object is needed, such as '{"tenant": "a"}'"""
+        raise typer.BadParameter(msg, param_hint="--filter")
+    return conditions
+
+
+def _batches(file: Path) -> Iterator[list[Any]]:
+    from hybridmem_plugins import Passage
+
+    batch: dict[str, Passage] = {}
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line)
+                passage = Passage(values["text"], values.get("title"), values.get("id"), values.get("metadata") or {})
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                msg = f"{file}, line {number}: no passage as `hybridmem export` writes it ({error})"
+                raise ValueError(msg) from error
+            batch[passage.id if isinstance(passage.id, str) else f"line {number}"] = passage
+            if len(batch) >= BATCH:
+                yield list(batch.values())
+                batch = {}
+    if batch:
+        yield list(batch.values())

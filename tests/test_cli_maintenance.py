@@ -1,0 +1,92 @@
+"""Looking after a memory from the command line."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hybridmem_plugins import HybridMemory, Passage
+from hybridmem_plugins.cli import app
+
+runner = CliRunner()
+PASSAGES = [
+    Passage("Ada wrote notes.", "Ada", "a", {"tenant": "x", "deep": {"n": [1, None]}}),
+    Passage("Bob knew Ada; the password is hunter2.", None, "b", {"tenant": "y"}),
+    Passage("東京 is far\nfrom \x0b here.", "", "c/../d", {}),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    with HybridMemory(path=tmp_path / "m") as memory:
+        memory.add(PASSAGES)
+    return tmp_path / "m"
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = runner.invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_check_says_that_all_is_well_and_what_is_wrong(folder: Path) -> None:
+    assert "whole: 3 passages" in run("check", folder)
+    with sqlite3.connect(folder / "journal.sqlite") as connection:
+        connection.execute("UPDATE passages SET text = 'changed' WHERE id = 'a'")
+    connection.close()
+    output = run("check", folder, code=1)
+    assert "checksum" in output
+    assert "hybridmem export" in output
+
+
+def test_export_and_import_give_the_same_memory(folder: Path, tmp_path: Path) -> None:
+    assert "3 passages" in run("export", folder, tmp_path / "all.jsonl")
+    for _ in range(2):  # again changes nothing
+        assert "holds 3" in run("import", tmp_path / "copy", tmp_path / "all.jsonl")
+    with HybridMemory(path=tmp_path / "copy") as copy, HybridMemory(path=folder) as original:
+        assert copy.get(["a", "b", "c/../d"]) == PASSAGES
+        assert copy.search("Who is Ada?") == original.search("Who is Ada?")
+
+
+def test_export_to_standard_output(folder: Path) -> None:
+    lines = [json.loads(line) for line in run("export", folder, "--vectors").split("\n") if line]
+    assert [line["id"] for line in lines] == ["a", "b", "c/../d"]
+    assert len(lines[0]["vector"]) == 256
+
+
+def test_export_of_a_damaged_memory_writes_the_rest(folder: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(folder / "journal.sqlite") as connection:
+        connection.execute("UPDATE passages SET extraction = 'broken' WHERE id = 'a'")
+    connection.close()
+    assert "could be read" in run("export", folder, tmp_path / "rest.jsonl", code=1)
+    ids = {json.loads(line)["id"] for line in (tmp_path / "rest.jsonl").read_text("utf-8").split("\n") if line}
+    assert {"b", "c/../d"} <= ids
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"title": "no text"}', '{"text": 5}'])
+def test_an_import_stops_at_a_bad_line_and_names_it(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text(f'{{"text": "fine"}}\n{line}\n', "utf-8")
+    assert "Error" in run("import", tmp_path / "m", file, code=1)
+
+
+def test_delete_by_id_and_filter_and_compact(folder: Path) -> None:
+    assert "--id" in run("delete", folder, code=2)
+    output = run("delete", folder, "--id", "a", "--id", "nobody")
+    assert "1 passages forgotten, 2 left" in output
+    assert "nobody" in output
+    assert "1 passages forgotten, 1 left" in run("delete", folder, "--filter", '{"tenant": "y"}')
+    assert "JSON" in run("delete", folder, "--filter", "{", code=2)
+    assert "empty filter" in run("delete", folder, "--filter", "{}", code=1)
+    assert "compact" in run("compact", folder)
+    assert not [file for file in folder.rglob("*") if file.is_file() and b"hunter2" in file.read_bytes()]
+
+
+@pytest.mark.parametrize("command", ["check", "export", "compact"])
+def test_a_folder_that_is_no_memory_stays_as_it_is(tmp_path: Path, command: str) -> None:
+    assert "no memory" in run(command, tmp_path, code=1)
+    assert not list(tmp_path.iterdir())
