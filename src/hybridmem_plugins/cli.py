@@ -59,7 +59,8 @@ class _Commands(TyperGroup):
         if module is None or find_spec(module) is None:
             return super().get_command(ctx, cmd_name)
         single = typer.Typer(add_completion=False)
-        single.command(cmd_name)(getattr(importlib.import_module(module), f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name))
+        function = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        single.command(cmd_name)(getattr(importlib.import_module(module), function))
         return typer.main.get_command(single)
 
     def invoke(self, ctx: Any) -> Any:

@@ -173,7 +173,8 @@ def _next_capitalised(sentence: str, position: int) -> tuple[int, int] | None:
     if sentence.isascii():
         # A word may begin right here, whatever stands before: what ended the last name was a word of its own.
         first = _CAPITALISED_HERE.match(sentence, position)
-        for match in chain([first] if first else [], _CAPITALISED.finditer(sentence, first.end() if first else position)):
+        later = _CAPITALISED.finditer(sentence, first.end() if first else position)
+        for match in chain([first] if first else [], later):
             if match.group(1).lower() not in _OPENERS:
                 return match.span(1)
         return None

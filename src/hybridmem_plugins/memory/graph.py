@@ -249,7 +249,7 @@ class KnowledgeGraph:
         if "shared" in kinds:
             for name in mentioned:
                 count = len(pred[name]) - self._relating.get(name, 0)
-                if 1 < count and (filtered or count <= MAX_MENTIONS_SHARED + MAX_DEFINERS):
+                if count > 1 and (filtered or count <= MAX_MENTIONS_SHARED + MAX_DEFINERS):
                     yield "shared", name
         if "backward" in kinds:
             for name, edges in names.items():
@@ -278,7 +278,8 @@ class KnowledgeGraph:
         known = self._hubs.get(name)
         if known is None:
             known = self._hubs[name] = np.sort(np.fromiter(self._mentioning_rows(name), dtype=np.int64))
-        return known[allowed[known]].tolist() if allowed is not None else known.tolist()
+        rows_of_hub: list[int] = (known if allowed is None else known[allowed[known]]).tolist()
+        return rows_of_hub
 
     def _mentioning_rows(self, name: str) -> Iterator[int]:
         """Yield the rows of the passages that mention a name; other names that relate to it have none."""

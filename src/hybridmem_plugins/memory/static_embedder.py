@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-
 # Characters beyond which a text is read part by part: the time that the tokenizer takes for one grows with its square.
 _LONGEST_PART = 8000
 

@@ -35,8 +35,8 @@ class ExtractorSuite:
             for start, end in extraction.sentences:
                 assert last <= start < end <= len(passage.text)
                 last = end
-            for item in (*extraction.mentions, *extraction.facts):
-                assert 0 <= item.sentence < max(1, len(extraction.sentences))
+            numbers = [m.sentence for m in extraction.mentions] + [f.sentence for f in extraction.facts]
+            assert all(0 <= number < max(1, len(extraction.sentences)) for number in numbers)
 
     def test_names_are_normalised_and_mentioned_once(self) -> None:
         """Spellings of one name meet under one form."""
