@@ -26,11 +26,11 @@ from pathlib import Path
 
 from hybridmem_plugins.finetuning import evaluate, forgetting, recipes
 from hybridmem_plugins.finetuning.replay import answer_with_base
+from hybridmem_plugins.finetuning.rows import RowEncoder, fitting_rows
 from hybridmem_plugins.finetuning.sets import read_rows
-from hybridmem_plugins.finetuning.rows import RowEncoder
 from hybridmem_plugins.finetuning.trainer import Trainer
-from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation import GenerationSettings, LocalModel, loading
+from hybridmem_plugins.generation.chat import render_chat
 
 STARTED = time.time()
 
@@ -56,14 +56,14 @@ def gpu_slot(options):
     locks = Path(options.work) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     while True:
-        for slot in range(options.gpus * options.slots):
-            file = (locks / f"slot{slot}").open("w")
+        for slot in range(options.slots):
+            file = (locks / f"gpu{os.environ.get('CUDA_VISIBLE_DEVICES', 0)}-slot{slot}").open("w")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 file.close()
                 continue
-            yield f"cuda:{slot % options.gpus}"
+            yield "cuda"
             file.close()
             return
         time.sleep(0.5)
@@ -158,7 +158,8 @@ def arm(options):
     )  # fmt: skip
     say(options, f"{len(rows)} rows made")
     encoder = RowEncoder(loading.load_tokenizer(Path(options.work) / "base"), config.max_length)
-    rows = [encoder.encode(row) for row in rows]
+    rows, left_out = fitting_rows(rows, encoder.tokenizer, config.max_length)
+    say(options, f"{left_out} rows do not fit")
     items = eval_items(options)
     tokens = sum(len(row.input_ids) for row in rows)
     say(options, f"{tokens} tokens in {len(rows)} rows, {len(items)} items to evaluate")
@@ -210,13 +211,15 @@ def queue(options):
         log = (logs / f"{command[2]}-{number}.log").open("w")
         environment = {**os.environ, "OMP_NUM_THREADS": "4", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
         environment["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+        if options.gpus:  # one GPU for each process: TRL refuses to see several
+            environment["CUDA_VISIBLE_DEVICES"] = str(number % options.gpus)
         jobs.append(
             subprocess.Popen(
                 [sys.executable, __file__, command[0], *common, *command[1:]],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-            )  # fmt: skip
+            )
         )
         time.sleep(1.0 if number < 2 else 0.1)
     while any(job.poll() is None for job in jobs):
@@ -238,7 +241,7 @@ def bundle(options):
     for file in Path(options.work).glob("adapters/*/adapter_model.safetensors"):
         keep = options.keep.split(",") if options.keep else []
         name = file.parent.name
-        done = (Path(options.work) / "results" / f"{name}.agreement.json").is_file()
+        done = (file.parent / "training.json").is_file()
         copy_to = target.parent / f"{name}.safetensors"
         if name in keep and done and not copy_to.exists():
             copy_to.write_bytes(file.read_bytes())

@@ -92,22 +92,25 @@ def fit_seeds(cases: list[Case], bases: dict[str, list]) -> Ranker:
 
 def fit_rank(rows: list[tuple[np.ndarray, np.ndarray, float]]) -> np.ndarray:
     """Fit the second model: each gold passage against all others of its question, by their softmax."""
-    rows = [(x.astype(np.float64), y, w) for x, y, w in rows if y.any() and not y.all()]
+    rows = [(x, y, w) for x, y, w in rows if y.any() and not y.all()]
+    x = np.vstack([x for x, _, _ in rows]).astype(np.float64)
+    gold = np.concatenate([y for _, y, _ in rows])
+    starts = np.cumsum([0, *(len(y) for _, y, _ in rows[:-1])])
+    owner = np.repeat(np.arange(len(rows)), [len(y) for _, y, _ in rows])
+    share = np.array([weight / y.sum() for _, y, weight in rows])
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = PENALTY / 2 * (w @ w), PENALTY * w
-        for x, gold, weight in rows:
-            z = x @ w
-            e = np.exp(z - z.max())
-            others = np.where(gold, 0, e)
-            p = e[gold] / (e[gold] + others.sum())
-            value -= weight * np.log(p).mean()
-            slope = (others[None, :] / (e[gold] + others.sum())[:, None]).mean(axis=0)
-            slope[gold] = -(1 - p) / len(p)
-            gradient = gradient + weight * (x.T @ slope)
-        return value, gradient
+        z = x @ w
+        z -= np.maximum.reduceat(z, starts)[owner]
+        e = np.exp(z)
+        total = e + np.add.reduceat(np.where(gold, 0, e), starts)[owner]  # of a gold passage and all that are not
+        p = e / total
+        slopes = np.add.reduceat(np.where(gold, share[owner] / total, 0), starts)[owner] * e
+        slopes[gold] = -(1 - p[gold]) * share[owner[gold]]
+        value = PENALTY / 2 * (w @ w) - (share[owner[gold]] * np.log(p[gold])).sum()
+        return value, PENALTY * w + x.T @ slopes
 
-    return minimize(loss, np.zeros(rows[0][0].shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    return minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
 
 
 def calibrate(weights: np.ndarray, rows: list[tuple[np.ndarray, np.ndarray, float]]) -> float:

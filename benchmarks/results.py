@@ -18,3 +18,11 @@ def write_section(file: Path, title: str, lines: list[str]) -> None:
         kept[-1] = kept[-1].rstrip() + "\n\n"
         kept.append(section)
     file.write_text("".join(kept).rstrip() + "\n", encoding="utf-8")
+
+
+def write_marked(file: Path, name: str, lines: list[str]) -> None:
+    """Replace what stands between the marks `<!-- name -->` and `<!-- end of name -->` of a page."""
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, rest = file.read_text(encoding="utf-8").split(start, 1)
+    after = rest.split(end, 1)[1]
+    file.write_text(f"{before}{start}\n\n" + "\n".join(lines).strip() + f"\n\n{end}{after}", encoding="utf-8")

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -212,8 +211,12 @@ SYSTEMS: dict[str, tuple[str, str, Callable[[DataSet, Ready], Search]]] = {
 # --- one system, in a process of its own ------------------------------------------------------------------------------
 
 
-def megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+def peak_megabytes(start_anew: bool = False) -> float:
+    """Return the most memory that this process has held since the last time it was asked to start anew (Linux)."""
+    if start_anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def measure(system: str, folder: Path, embedder_name: str, vectors_file: Path) -> None:
@@ -221,7 +224,7 @@ def measure(system: str, folder: Path, embedder_name: str, vectors_file: Path) -
     data = read_sets(folder)[0]
     embedder = Ready(embedder_name, [text_of(p) for p in data.passages], np.load(vectors_file))
     embedder.embed_query("warm up")
-    before, start = megabytes(), time.perf_counter()
+    before, start = peak_megabytes(start_anew=True), time.perf_counter()
     try:
         search = SYSTEMS[system][2](data, embedder)
     except ImportError as error:
@@ -237,7 +240,7 @@ def measure(system: str, folder: Path, embedder_name: str, vectors_file: Path) -
     scores = {
         name: [metric(f, q.gold) for f, q in zip(found, data.queries, strict=True)] for name, metric in METRICS.items()
     }
-    used = {"indexing": indexing, "milliseconds": milliseconds, "memory": megabytes() - before, "before": before}
+    used = {"indexing": indexing, "milliseconds": milliseconds, "memory": peak_megabytes() - before, "before": before}
     print(json.dumps({"scores": scores, **used}))
 
 

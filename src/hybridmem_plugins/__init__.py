@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter
     from hybridmem_plugins.augmentation.profile import NoiseProfile
+    from hybridmem_plugins.generation.local_model import LocalModel
     from hybridmem_plugins.hybrid_memory import HybridMemory
     from hybridmem_plugins.memory.graph import KnowledgeGraph
     from hybridmem_plugins.memory.vectors import VectorIndex
@@ -26,6 +27,7 @@ _HOMES = {
     "Hit": "hybridmem_plugins.retrieval.model",
     "HybridMemory": "hybridmem_plugins.hybrid_memory",
     "KnowledgeGraph": "hybridmem_plugins.memory.graph",
+    "LocalModel": "hybridmem_plugins.generation.local_model",
     "NoiseProfile": "hybridmem_plugins.augmentation.profile",
     "NoisyContextAugmenter": "hybridmem_plugins.augmentation.augmenter",
     "Passage": "hybridmem_plugins.passage",
@@ -38,6 +40,7 @@ __all__ = [
     "Hit",
     "HybridMemory",
     "KnowledgeGraph",
+    "LocalModel",
     "NoiseProfile",
     "NoisyContextAugmenter",
     "Passage",

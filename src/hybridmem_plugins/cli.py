@@ -31,6 +31,7 @@ ROOM_COMMANDS = {
     "augment": "hybridmem_plugins.augmentation.command",
     "train": "hybridmem_plugins.finetuning.command",
     "evaluate": "hybridmem_plugins.finetuning.command",
+    "export-model": "hybridmem_plugins.finetuning.command",
     **dict.fromkeys(("check", "export", "import", "delete", "compact"), "hybridmem_plugins.cli_maintenance"),
 }
 """Commands of other rooms: the name, which is that of the function too (`import_` for `import`), and its module."""
@@ -59,7 +60,7 @@ class _Commands(TyperGroup):
         if module is None or find_spec(module) is None:
             return super().get_command(ctx, cmd_name)
         single = typer.Typer(add_completion=False)
-        function = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        function = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
         single.command(cmd_name)(getattr(importlib.import_module(module), function))
         return typer.main.get_command(single)
 

@@ -7,10 +7,56 @@ import pytest
 for _module in ("torch", "transformers", "peft", "trl", "datasets"):
     pytest.importorskip(_module, reason="needs the extra [train]")
 
-WORDS = (
-    "passages question who wrote it ada grace alan the a of in is was and number [1] [2] answer system user "
-    "assistant do not contain 0 1 2 3 4 5 6 7 8 9 lovelace hopper turing compiler engine machine test . ? : , ` \n"
-).split(" ")
+WORDS = [
+    "passages",
+    "question",
+    "who",
+    "wrote",
+    "it",
+    "ada",
+    "grace",
+    "alan",
+    "the",
+    "a",
+    "of",
+    "in",
+    "is",
+    "was",
+    "and",
+    "number",
+    "[1]",
+    "[2]",
+    "answer",
+    "system",
+    "user",
+    "assistant",
+    "do",
+    "not",
+    "contain",
+    "0",
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+    "6",
+    "7",
+    "8",
+    "9",
+    "lovelace",
+    "hopper",
+    "turing",
+    "compiler",
+    "engine",
+    "machine",
+    "test",
+    ".",
+    "?",
+    ":",
+    ",",
+    "`",
+    "\n",
+]
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -46,7 +46,7 @@ def test_long_contexts_shrink_and_the_answer_stays_whole(tokenizer):
 
 def test_a_row_that_cannot_fit_is_refused_by_name(tokenizer):
     row = {"id": "long", "messages": [{"role": "user", "content": "word " * 300}], "completion": "ada"}
-    with pytest.raises(ValueError, match="'long'.*max_length"):
+    with pytest.raises(ValueError, match=r"'long'.*max_length"):
         RowEncoder(tokenizer, max_length=64).encode(row)
 
 

@@ -62,6 +62,8 @@ def test_the_answer_loss_is_the_mean_over_rows_of_their_mean_cross_entropy(tiny,
     labels, expected = batch["labels"][:, 1:], []
     for own, wanted in zip(logits, labels, strict=True):
         keep = wanted != -100
+        if not keep.any():
+            continue  # a guard row
         expected.append(torch.nn.functional.cross_entropy(own[keep], wanted[keep]))
     assert float(answers) == pytest.approx(float(torch.stack(expected).mean()), rel=1e-4)
 
@@ -80,7 +82,7 @@ def test_prompt_tokens_get_no_gradient_from_the_answer_loss(tiny, tokenizer, row
 def test_training_lowers_the_loss_and_the_guard_keeps_the_base(tiny, tokenizer, rows, guards, tmp_path):
     _, guarded = _train(tiny, tokenizer, rows, guards, tmp_path / "guarded")
     assert guarded.steps == 24
-    assert guarded.log[-1]["answer_loss"] < 0.8 * guarded.log[0]["answer_loss"]
+    assert guarded.log[-1]["answer_loss"] < guarded.log[0]["answer_loss"] - 0.1
     free = TrainConfig(**{**_fields(CONFIG), "kl_weight": 0.0})
     _train(tiny, tokenizer, rows, guards, tmp_path / "free", config=free)
     drift = {name: _drift(tiny, tokenizer, guards, tmp_path / name) for name in ("guarded", "free")}
@@ -203,5 +205,5 @@ def test_batches_hold_rows_of_like_length_and_every_row_once():
     "change", [{"rank": 0}, {"kl_weight": -1}, {"batch_size": 10, "micro_batches": 4}, {"save_dtype": "int8"}]
 )
 def test_settings_out_of_range_are_refused(change):
-    with pytest.raises(ValueError, match="range|multiples"):
+    with pytest.raises(ValueError, match=r"range|multiples"):
         TrainConfig(**change)

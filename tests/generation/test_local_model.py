@@ -114,7 +114,8 @@ async def test_a_cancelled_call_stops_generating(real_model):
 
 def test_an_error_in_the_model_comes_out_at_once(real_model, monkeypatch):
     def broken(*args, **kwargs):
-        raise RuntimeError("out of memory")
+        msg = "out of memory"
+        raise RuntimeError(msg)
 
     monkeypatch.setattr(real_model.model, "forward", broken)
     with pytest.raises(RuntimeError, match="out of memory"):

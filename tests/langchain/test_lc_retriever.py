@@ -130,6 +130,7 @@ async def test_native_async_embeddings_are_awaited_many_at_a_time() -> None:
 async def test_an_error_of_the_embedding_reaches_the_caller() -> None:
     class Broken(AsyncWordEmbeddings):
         async def aembed_query(self, text: str) -> list[float]:
+            await asyncio.sleep(0)
             msg = "the service is away"
             raise TimeoutError(msg)
 
@@ -333,3 +334,24 @@ def test_any_memory_can_be_shared() -> None:
         first, second = HybridRetriever(memory=memory), HybridRetriever(memory=memory, k=1)
         first.add_documents(documents())
         assert len(second.invoke(QUESTION)) == 1
+
+
+async def test_explains_what_it_finds_with_its_own_filter_and_route() -> None:
+    embedding = AsyncWordEmbeddings()
+    retriever = HybridRetriever.from_documents(documents(), embedding, filter={"tenant": "a"}, route="both")
+    why = retriever.explain(QUESTION, k=3)
+    assert [hit.passage.id for hit in why.hits] == [doc.id for doc in retriever.invoke(QUESTION, k=3)]
+    assert (why.asked_route, why.filtered) == ("both", True)
+    assert {hit.passage.metadata["tenant"] for hit in why.hits} == {"a"}
+    before = len(embedding.awaited)
+    assert (await retriever.aexplain(QUESTION, k=3)).to_dict() == why.to_dict()
+    assert len(embedding.awaited) > before
+    narrowed = retriever.explain(QUESTION, filter={"number": 2})
+    assert [hit.passage.id for hit in narrowed.hits] == ["d2"]
+
+
+async def test_explanations_respect_the_filter(retriever: HybridRetriever) -> None:
+    assert retriever.explain(QUESTION, k=2) == await retriever.aexplain(QUESTION, k=2)
+    own = HybridRetriever(memory=retriever.memory, filter={"tenant": "b"})
+    assert "wrote the first program" not in str(own.explain(QUESTION))
+    assert "wrote the first program" not in str(await own.aexplain(QUESTION))

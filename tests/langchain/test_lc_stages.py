@@ -146,3 +146,13 @@ async def test_parents_are_returned_for_their_parts() -> None:
     everything = {doc.id for doc in retriever.invoke("Helium", k=50)}
     assert everything == {*parents, "orphan", "lost"}
     assert all(parent.metadata == {"source": n} for n, parent in enumerate(parents.values()))
+
+
+def test_in_langchains_own_composites(retriever: HybridRetriever) -> None:
+    classic = pytest.importorskip("langchain_classic.retrievers")
+    ensemble = classic.EnsembleRetriever(retrievers=[retriever, retriever], weights=[0.5, 0.5], id_key=None)
+    assert [doc.id for doc in ensemble.invoke(QUESTION)] == [doc.id for doc in retriever.invoke(QUESTION)]
+    compressing = classic.ContextualCompressionRetriever(
+        base_compressor=Longest(forget=False), base_retriever=retriever
+    )
+    assert len(compressing.invoke(QUESTION)) == 6

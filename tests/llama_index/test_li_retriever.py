@@ -136,6 +136,15 @@ async def test_a_question_vector_that_is_there_is_used() -> None:
     assert model.asked == 1
 
 
+async def test_texts_to_embed_in_place_of_the_question_are_embedded() -> None:
+    for model in (WordEmbedding(), AsyncWordEmbedding()):
+        retriever = HybridRetriever.from_nodes(nodes(), model, similarity_top_k=1, route="vector")
+        hyde = QueryBundle("gibberish", custom_embedding_strs=["yellow fruit", "bunches of yellow fruit"])
+        assert retriever.retrieve(hyde)[0].node_id == "n3"
+        assert (await retriever.aretrieve(hyde))[0].node_id == "n3"
+        assert hyde.embedding is None
+
+
 def one(key: str, value: Any, operator: str = "==") -> MetadataFilter:
     return MetadataFilter(key=key, value=value, operator=FilterOperator(operator))
 
@@ -329,3 +338,25 @@ async def test_an_empty_memory_answers_with_nothing() -> None:
     assert retriever.retrieve(QUESTION) == []
     assert await retriever.aretrieve(QUESTION) == []
     assert retriever.facts(QUESTION) == await retriever.afacts(QUESTION) == []
+
+
+async def test_explains_what_it_finds_with_its_own_filter_and_route() -> None:
+    model = AsyncWordEmbedding()
+    only_even = MetadataFilters(filters=[MetadataFilter(key="tenant", value="a")])
+    retriever = HybridRetriever.from_nodes(nodes(), model, filters=only_even, route="both", similarity_top_k=3)
+    why = retriever.explain(QUESTION)
+    assert [hit.passage.id for hit in why.hits] == [found.node_id for found in retriever.retrieve(QUESTION)]
+    assert (why.asked_route, why.filtered) == ("both", True)
+    before = model.awaited
+    assert (await retriever.aexplain(QUESTION)).to_dict() == why.to_dict()
+    assert model.awaited > before
+    assert len(retriever.explain(QUESTION, k=1).hits) == 1
+
+
+async def test_explanations_respect_the_filter() -> None:
+    retriever = HybridRetriever.from_nodes(nodes(), AsyncWordEmbedding(), similarity_top_k=2)
+    explained = retriever.explain(QUESTION)
+    assert explained == await retriever.aexplain(QUESTION)
+    retriever.filters = MetadataFilters(filters=[one("tenant", "b")])
+    assert "wrote the first program" not in str(retriever.explain(QUESTION))
+    assert "wrote the first program" not in str(await retriever.aexplain(QUESTION))

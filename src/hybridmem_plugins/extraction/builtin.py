@@ -35,7 +35,7 @@ _CAPITALISED = re.compile(r"(?<![\w'\-])[_'\-]*([A-Z](?:[\w'\-]*\w)?)")
 _CAPITALISED_HERE = re.compile(r"[_'\-]*([A-Z](?:[\w'\-]*\w)?)")
 _YEAR = re.compile(r"(?<![\d.,/-])(?:1[0-9]|20)\d\d(?![\d/-]|[.,]\d)")
 _QUOTE = re.compile(r"[“\"«„「『]([^“”\"«»„」』\n]{2,80})[”\"»“」』]")
-_QUOTE_MARKS = "“\"«„「『"
+_QUOTE_MARKS = '“"«„「『'
 _MARKDOWN_LINK = re.compile(r"\[([^\[\]\n]{1,200})\]\(([^()\s]{1,500})[^()\n]*\)")
 _WIKI_LINK = re.compile(r"\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]\n]{1,200}))?\]\]")
 _HTML_LINK = re.compile(r"<a\s[^<>]*href\s*=\s*[\"']([^\"']{1,500})[\"'][^>]*>([^<]{1,200})</a>", re.IGNORECASE)
@@ -173,8 +173,9 @@ def _next_capitalised(sentence: str, position: int) -> tuple[int, int] | None:
     if sentence.isascii():
         # A word may begin right here, whatever stands before: what ended the last name was a word of its own.
         first = _CAPITALISED_HERE.match(sentence, position)
-        later = _CAPITALISED.finditer(sentence, first.end() if first else position)
-        for match in chain([first] if first else [], later):
+        for match in chain(
+            [first] if first else [], _CAPITALISED.finditer(sentence, first.end() if first else position)
+        ):
             if match.group(1).lower() not in _OPENERS:
                 return match.span(1)
         return None

@@ -10,9 +10,15 @@ from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.finetuning.metrics import score_answer
-from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, noiserbench_items, read_rows, reading_items
+from hybridmem_plugins.finetuning.sets import (
+    EvalItem,
+    NegativePool,
+    noiserbench_items,
+    read_rows,
+    reading_items,
+    split_by_document,
+)
 from hybridmem_plugins.finetuning.sets import rgb_items as make_rgb_items
-from hybridmem_plugins.finetuning.sets import split_by_document
 from hybridmem_plugins.generation.decoding import GenerationSettings
 from hybridmem_plugins.generation.local_model import LocalModel
 from hybridmem_plugins.passage import Passage
@@ -81,9 +87,9 @@ def load_items(data: str | Path, *, questions: int = 300, unseen: int = 50, seed
 
     data = Path(data)
     _, held = split_by_document(read_rows(data / "qa/train/nq-open-oracle.jsonl.gz"), HELD_OUT)
-    outside: list[dict[str, str]] = [
-        row for name in ("hotpotqa-100", "2wikimultihopqa-51") for row in read_rows(data / f"retrieval/{name}/corpus.jsonl")
-    ]  # fmt: skip
+    outside: list[dict[str, str]] = []
+    for name in ("hotpotqa-100", "2wikimultihopqa-51"):
+        outside += read_rows(data / "retrieval" / name / "corpus.jsonl")
     pool = NegativePool([{"text": row["context"], "title": row["title"]} for row in held] + outside)
     xquad = read_rows(data / "qa/eval/xquad-en.jsonl.gz")
     xquad_pool = NegativePool([{"text": row["context"], "title": row["title"]} for row in xquad])
@@ -98,7 +104,7 @@ def load_items(data: str | Path, *, questions: int = 300, unseen: int = 50, seed
 
 def is_noisy(record: Mapping[str, Any], suites: Iterable[str] = READING) -> bool:
     """Tell whether a record counts for accuracy under noise: a reading question whose answer is there, not clean."""
-    return record["suite"] in suites and record["expect"] == "answer" and record["condition"] != "clean"
+    return bool(record["suite"] in suites and record["expect"] == "answer" and record["condition"] != "clean")
 
 
 VIEWS: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
@@ -136,7 +142,7 @@ VIEWS: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
 
 
 def _rgb(record: Mapping[str, Any], noise: float) -> bool:
-    return record["suite"] == "rgb" and record["condition"] == "noise" and abs(record["severity"] - noise) < 1e-6
+    return bool(record["suite"] == "rgb" and record["condition"] == "noise" and abs(record["severity"] - noise) < 1e-6)
 
 
 def view(records: Iterable[Mapping[str, Any]], name: str) -> dict[str, float]:

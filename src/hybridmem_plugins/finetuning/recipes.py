@@ -66,13 +66,13 @@ RECIPES: Mapping[str, Recipe] = {
     "smollm2-135m": Recipe(
         name="smollm2-135m",
         sources=(
-            Source("nq-open-oracle", (5, 3, 5, 4, 6, 5, 3, 5)),
-            Source("policyqa-dev", (4, 5), limit=1000),
-            Source("covidqa", (2, 3)),
-            Source("tatqa-dev-span", (2, 3)),
+            Source("nq-open-oracle", (5, 3, 5, 4)),
+            Source("policyqa-dev", (5,), limit=1000),
+            Source("covidqa", (2,)),
+            Source("tatqa-dev-span", (2,)),
         ),
         config=TrainConfig(
-            rank=24, alpha=48, learning_rate=5e-4, batch_size=32, max_length=1536, kl_weight=1.0, guard_share=0.25,
+            rank=24, alpha=48, learning_rate=5e-4, batch_size=32, max_length=1536, kl_weight=2.0, guard_share=0.25,
             save_dtype="float16",
         ),
     ),
@@ -92,7 +92,9 @@ def get_recipe(name: str) -> Recipe:
 
 
 def training_rows(recipe: Recipe, data: str | Path, *, seed: int = 0, arm: str = "ours") -> list[dict[str, Any]]:
-    """Make the noised rows of a recipe. Documents held out for evaluation are left out, and so is what shares text with the evaluation files.
+    """Make the noised rows of a recipe.
+
+    Documents held out for evaluation are left out, and so is what shares text with the evaluation files.
 
     Args:
         recipe: What to make.
@@ -110,8 +112,10 @@ def training_rows(recipe: Recipe, data: str | Path, *, seed: int = 0, arm: str =
             noised = augmenter.build_dataset(
                 examples, chunks, validation=0.0, on_bad_row="skip", decontaminate=evaluation_files
             )
-            for row in noised:
-                rows.append({"id": f"{row['id']}/{copy}", "messages": row["messages"], "completion": row["completion"]})
+            rows += [
+                {"id": f"{row['id']}/{copy}", "messages": row["messages"], "completion": row["completion"]}
+                for row in noised
+            ]
     return rows
 
 

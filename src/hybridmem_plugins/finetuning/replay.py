@@ -1,4 +1,4 @@
-"""Guard rows: the base model's own answers to general prompts, and plain text, for holding a tuned model to its base."""
+"""Guard rows, which hold a tuned model to its base: the base's own answers to general prompts, and plain text."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class RowEncoder:
         Raises:
             ValueError: The row has no target, or no prompt that fits although every spare word was left out.
         """
-        completion = self._tokens(row_completion(row)) + [self.end]
+        completion = [*self._tokens(row_completion(row)), self.end]
         room = self.max_length - len(completion)
         prompt = self._fit(row_messages(row), row_completion(row), room, row.get("id", "?"))
         ids = prompt + completion
@@ -132,6 +132,17 @@ class RowEncoder:
         return ids
 
 
+def fitting_rows(rows: Iterable[Mapping[str, Any]], tokenizer: Any, max_length: int) -> tuple[list[EncodedRow], int]:
+    """Encode rows, leaving out those that do not fit (a context that is all answer cannot shrink), and count these."""
+    encoder, encoded, left_out = RowEncoder(tokenizer, max_length), [], 0
+    for row in rows:
+        try:
+            encoded.append(encoder.encode(row))
+        except ValueError:
+            left_out += 1
+    return encoded, left_out
+
+
 def shrink_context(text: str, answer: str, share: float, piece: int = 30) -> str:
     """Leave out about a share of a prompt's context words, latest first.
 
@@ -163,10 +174,11 @@ def shrink_context(text: str, answer: str, share: float, piece: int = 30) -> str
 
 def _near_answer(line: list[list[str]], answer: str) -> set[int]:
     near: set[int] = set()
-    for position in range(len(line)):
-        window = "".join(word for words in line[max(0, position - 1) : position + 2] for word in words)
-        if contains_answer(window, [answer]):
-            near.update((position - 1, position, position + 1))
+    for position, words in enumerate(line):
+        if contains_answer("".join(words), [answer]):
+            near.add(position)
+        elif contains_answer("".join([*words, *(line[position + 1] if position + 1 < len(line) else [])]), [answer]):
+            near.update((position, position + 1))
     return near
 
 

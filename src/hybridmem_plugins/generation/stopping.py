@@ -24,7 +24,7 @@ def check_stop(stop: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def first_stop(text: str, stop: Sequence[str]) -> int:
-    """Return where the earliest stop string begins in `text`, or -1.
+    r"""Return where the earliest stop string begins in `text`, or -1.
 
     >>> first_stop("one\\n\\ntwo Question: x", ["Question:", "\\n\\n"])
     3
@@ -34,7 +34,7 @@ def first_stop(text: str, stop: Sequence[str]) -> int:
 
 
 def safe_length(text: str, stop: Sequence[str]) -> int:
-    """Return how many characters of `text` can be shown although more text will follow.
+    r"""Return how many characters of `text` can be shown although more text will follow.
 
     The end is held back while it may be the beginning of a stop string, or of a character whose bytes are still
     incomplete (shown as U+FFFD by the tokenizer).

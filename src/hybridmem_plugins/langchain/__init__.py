@@ -12,6 +12,7 @@ from hybridmem_plugins.errors import require
 
 if TYPE_CHECKING:
     from hybridmem_plugins.langchain.augmenter import NoisyContextAugmenter
+    from hybridmem_plugins.langchain.chat_model import FinetunedChatModel
     from hybridmem_plugins.langchain.graph import (
         GraphDocumentExtractor,
         as_networkx,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         triples,
     )
     from hybridmem_plugins.langchain.retriever import HybridRetriever
+    from hybridmem_plugins.langchain.tracing import RetrievalTraceHandler
     from hybridmem_plugins.langchain.vector_store import HnswVectorStore
 
 _HOMES = {
@@ -28,6 +30,7 @@ _HOMES = {
     "HnswVectorStore": "vector_store",
     "HybridRetriever": "retriever",
     "NoisyContextAugmenter": "augmenter",
+    "RetrievalTraceHandler": "tracing",
     "as_networkx": "graph",
     "documents_from_entity_graph": "graph",
     "to_networkx_entity_graph": "graph",
@@ -35,10 +38,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "FinetunedChatModel",
     "GraphDocumentExtractor",
     "HnswVectorStore",
     "HybridRetriever",
     "NoisyContextAugmenter",
+    "RetrievalTraceHandler",
     "as_networkx",
     "documents_from_entity_graph",
     "to_networkx_entity_graph",

@@ -39,7 +39,7 @@ _OPTIONS = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "adap
 
 
 class FinetunedChatModel(BaseChatModel):
-    """A local causal language model, with or without adapters, as a chat model.
+    r"""A local causal language model, with or without adapters, as a chat model.
 
     Every option can be set here and again for a call: `model.invoke(messages, adapter="base", temperature=0.7)`.
 

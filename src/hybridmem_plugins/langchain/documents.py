@@ -22,19 +22,16 @@ def to_passages(
     title_key: str | None = "title",
     score_key: str | None = None,
     provenance_key: str | None = None,
-) -> tuple[list[Passage], list[str | None]]:
-    """Return documents as passages, and the id of each document; the documents stay as they are.
+) -> list[Passage]:
+    """Return documents as passages; the documents stay as they are.
 
     Args:
         documents: What to store.
-        ids: One a document; None takes each document's id, and derives one from the content where it has none, so
-            that adding the same document again changes nothing.
+        ids: One a document; None takes each document's own. The memory derives one from the content where there is
+            none, so that adding the same document again changes nothing.
         title_key: Key of the metadata that holds the title.
         score_key: Key under which a retriever wrote its score, which is not stored again.
         provenance_key: Key under which a retriever wrote why it found the document, which is not stored again.
-
-    Returns:
-        Passages, with repetitions of documents without an id left out; and ids, one a document.
 
     Raises:
         TypeError: Something is no `Document`.
@@ -50,9 +47,7 @@ def to_passages(
     if ids is not None and len(ids) != len(listed):
         msg = f"{len(ids)} ids for {len(listed)} documents: give one id a document"
         raise ValueError(msg)
-    passages: list[Passage] = []
-    all_ids: list[str | None] = []
-    seen: set[str] = set()
+    passages = []
     for position, document in enumerate(listed):
         if not isinstance(document, Document):
             msg = f"document {position} is a {type(document).__name__}, not a Document"
@@ -61,14 +56,10 @@ def to_passages(
         identity = document.id if ids is None else ids[position]
         if identity is None:
             identity = document.id
-        passage = _passage(document.page_content, metadata, identity, title_key)
-        all_ids.append(passage.id)
-        if identity is None and passage.id is not None:
-            if passage.id in seen:
-                continue
-            seen.add(passage.id)
-        passages.append(passage)
-    return passages, all_ids
+        title = metadata.get(title_key) if title_key is not None else None
+        title = str(title) if isinstance(title, str | int | float) and str(title).strip() else None
+        passages.append(Passage(document.page_content, title=title, id=identity, metadata=metadata))
+    return passages
 
 
 def to_document(passage: Passage, title_key: str | None = None) -> Document:
@@ -138,9 +129,3 @@ def _stored_metadata(metadata: dict[str, Any], score_key: str | None, provenance
         return dict(metadata)
     ours = {provenance_key} | ({score_key} if metadata.get(str(score_key)) == found["score"] else set())
     return {key: value for key, value in metadata.items() if key not in ours}
-
-
-def _passage(text: str, metadata: dict[str, Any], identity: str | None, title_key: str | None) -> Passage:
-    title = metadata.get(title_key) if title_key is not None else None
-    title = str(title) if isinstance(title, str | int | float) and str(title).strip() else None
-    return Passage(text=text, title=title, id=identity, metadata=metadata)

@@ -194,16 +194,14 @@ class HybridRetriever(BaseRetriever):
         Returns:
             The ids, one a document.
         """
-        passages, all_ids = to_passages(documents, ids, **self._keys())
-        self.memory.add(passages)
-        return [str(identity) for identity in all_ids]
+        passages = to_passages(documents, ids, **self._keys())
+        return self.memory.add(passages)
 
     async def aadd_documents(self, documents: Sequence[Document], ids: Sequence[str] | None = None) -> list[str]:
         """Do as `add_documents`, without blocking the event loop."""
-        passages, all_ids = to_passages(documents, ids, **self._keys())
+        passages = to_passages(documents, ids, **self._keys())
         async with self._asking():
-            await self.memory.aadd(passages)
-        return [str(identity) for identity in all_ids]
+            return await self.memory.aadd(passages)
 
     def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> bool:  # noqa: A002
         """Forget documents with their vectors, names and edges; ids that are not stored are ignored.
@@ -286,7 +284,7 @@ class HybridRetriever(BaseRetriever):
         fetch = self._fetch(wanted)
         while True:
             hits = self.memory.search(query, fetch, allowed, taken)
-            documents = self._documents(self._diversified(hits, wanted))
+            documents = self._documents(self._diversified(hits, wanted) if self.search_type == "mmr" else hits)
             if self.reranker is not None and documents:
                 ranked = self.reranker.compress_documents(documents, query, run_manager.get_child("rerank"))
                 documents = merge_reranked(documents, ranked, self.provenance_key)
@@ -312,7 +310,10 @@ class HybridRetriever(BaseRetriever):
         async with self._asking(query):
             while True:
                 hits = await self.memory.asearch(query, fetch, allowed, taken)
-                documents = self._documents(await asyncio.to_thread(self._diversified, hits, wanted))
+                if self.search_type == "mmr":
+                    documents = self._documents(await asyncio.to_thread(self._diversified, hits, wanted))
+                else:
+                    documents = self._documents(hits)
                 if self.reranker is not None and documents:
                     callbacks = run_manager.get_child("rerank")
                     ranked = await self.reranker.acompress_documents(documents, query, callbacks)
@@ -348,8 +349,6 @@ class HybridRetriever(BaseRetriever):
         return max(k, self.fetch_k or max(4 * k, 20)) if isinstance(k, int) else k
 
     def _diversified(self, hits: list[Hit], k: int) -> list[Hit]:
-        if self.search_type != "mmr":
-            return hits
         # Several children may share a parent, so all of them are needed, in a good order.
         return diversify(self.memory, hits, len(hits) or 1 if self.parent_store is not None else k, self.lambda_mult)
 

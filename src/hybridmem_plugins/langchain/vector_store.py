@@ -155,9 +155,8 @@ class HnswVectorStore(VectorStore):
         self, documents: Sequence[Document], *, ids: Sequence[str] | None = None, batch_size: int | None = None
     ) -> list[str]:
         """Store documents as `add_texts` stores texts."""
-        passages, all_ids = to_passages(documents, ids, title_key=self.title_key)
-        self.memory.add(passages)
-        return [str(identity) for identity in all_ids]
+        passages = to_passages(documents, ids, title_key=self.title_key)
+        return self.memory.add(passages)
 
     async def aadd_texts(
         self,
@@ -174,14 +173,12 @@ class HnswVectorStore(VectorStore):
         self, documents: Sequence[Document], *, ids: Sequence[str] | None = None, batch_size: int | None = None
     ) -> list[str]:
         """Do as `add_documents`, without blocking the event loop."""
-        passages, all_ids = to_passages(documents, ids, title_key=self.title_key)
+        passages = to_passages(documents, ids, title_key=self.title_key)
         embedder = self.memory.embedder
         if isinstance(embedder, AsyncEmbedder):
             async with embedder.acalling():
-                await self.memory.aadd(passages)
-        else:
-            await self.memory.aadd(passages)
-        return [str(identity) for identity in all_ids]
+                return await self.memory.aadd(passages)
+        return await self.memory.aadd(passages)
 
     def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> bool:  # noqa: A002
         """Forget documents from every tier; ids that are not stored are ignored.

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from hybridmem_plugins.errors import require
 
 if TYPE_CHECKING:
-    from hybridmem_plugins.llama_index.augmenter import NoisyContextAugmenter
+    from hybridmem_plugins.llama_index.augmenter import NoisyContextAugmenter, NoisyContextPostprocessor
     from hybridmem_plugins.llama_index.graph_store import NetworkXPropertyGraphStore
+    from hybridmem_plugins.llama_index.llm import FinetunedLLM
     from hybridmem_plugins.llama_index.retriever import HybridRetriever
+    from hybridmem_plugins.llama_index.tracing import RetrievalTraceHandler
     from hybridmem_plugins.llama_index.vector_store import HnswVectorStore
 
 _HOMES = {
@@ -22,9 +24,19 @@ _HOMES = {
     "HybridRetriever": "retriever",
     "NetworkXPropertyGraphStore": "graph_store",
     "NoisyContextAugmenter": "augmenter",
+    "NoisyContextPostprocessor": "augmenter",
+    "RetrievalTraceHandler": "tracing",
 }
 
-__all__ = ["HnswVectorStore", "HybridRetriever", "NetworkXPropertyGraphStore", "NoisyContextAugmenter"]
+__all__ = [
+    "FinetunedLLM",
+    "HnswVectorStore",
+    "HybridRetriever",
+    "NetworkXPropertyGraphStore",
+    "NoisyContextAugmenter",
+    "NoisyContextPostprocessor",
+    "RetrievalTraceHandler",
+]
 
 
 def __getattr__(name: str) -> Any:

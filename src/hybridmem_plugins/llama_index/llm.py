@@ -32,7 +32,7 @@ _OPTIONS = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop
 
 
 class FinetunedLLM(FunctionCallingLLM):
-    """A local causal language model, with or without adapters, as a LlamaIndex LLM.
+    r"""A local causal language model, with or without adapters, as a LlamaIndex LLM.
 
     Every option can be set here and again for a call: `llm.complete("Hi", adapter="base", stop=["\\n"])`. Prompts go
     through the chat template always, completions too.

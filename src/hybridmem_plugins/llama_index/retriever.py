@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,8 +24,9 @@ from hybridmem_plugins.llama_index.documents import StoredDocuments
 from hybridmem_plugins.llama_index.embedding import to_embedder
 from hybridmem_plugins.llama_index.filters import to_filter
 from hybridmem_plugins.llama_index.nodes import hit_to_node, to_passages
-from hybridmem_plugins.llama_index.stages import as_postprocessors, merge_reranked
-from hybridmem_plugins.llama_index.tool import question_of, retriever_tool
+from hybridmem_plugins.llama_index.question import aasking, asking, question_of
+from hybridmem_plugins.llama_index.stages import as_postprocessors, merge_reranked, positive
+from hybridmem_plugins.llama_index.tool import retriever_tool
 from hybridmem_plugins.retrieval.diversity import diversify
 from hybridmem_plugins.retrieval.explain import Explanation
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
@@ -103,7 +104,7 @@ class HybridRetriever(BaseRetriever):
         self.reranker = as_postprocessors(reranker)
         self.search_type = search_type
         self.lambda_mult = lambda_mult
-        self.fetch_k = None if fetch_k is None else _positive("fetch_k", fetch_k)
+        self.fetch_k = None if fetch_k is None else positive("fetch_k", fetch_k)
         self.transformations = transformations
         self.title_key = title_key
         self._embeds = isinstance(memory.embedder, AsyncEmbedder)
@@ -214,7 +215,7 @@ class HybridRetriever(BaseRetriever):
 
     @similarity_top_k.setter
     def similarity_top_k(self, value: int) -> None:
-        self._similarity_top_k = _positive("similarity_top_k", value)
+        self._similarity_top_k = positive("similarity_top_k", value)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -229,7 +230,7 @@ class HybridRetriever(BaseRetriever):
 
     async def ainsert_nodes(self, nodes: Sequence[BaseNode]) -> None:
         """Do as `insert_nodes`, without blocking the event loop."""
-        async with self._asking():
+        async with aasking(self.memory):
             await self.memory.aadd(to_passages(nodes, self.title_key), self._vectors(nodes))
         self._remember_objects(nodes)
 
@@ -288,7 +289,7 @@ class HybridRetriever(BaseRetriever):
 
     async def afacts(self, question: str, k: int | None = None) -> list[Fact]:
         """Do as `facts`, without blocking the event loop."""
-        async with self._asking():
+        async with aasking(self.memory, question):
             return await self.memory.afacts(question, k or self.similarity_top_k, to_filter(self.filters))
 
     def explain(self, question: str, k: int | None = None) -> Explanation:
@@ -300,7 +301,7 @@ class HybridRetriever(BaseRetriever):
 
     async def aexplain(self, question: str, k: int | None = None) -> Explanation:
         """Do as `explain`, without blocking the event loop."""
-        async with self._asking(question):
+        async with aasking(self.memory, question):
             return await self.memory.aexplain(question, k or self.similarity_top_k, to_filter(self.filters), self.route)
 
     def as_tool(
@@ -327,16 +328,20 @@ class HybridRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         question = question_of(query_bundle)
-        with self._known(question, query_bundle):
+        with asking(self.memory, question, query_bundle):
             hits = self.memory.search(question, self._fetch(), to_filter(self.filters), self.route)
+        if self.search_type == "mmr":
+            hits = self._diversified(hits)
         return self._reranked(self._candidates(hits), question)[: self.similarity_top_k]
 
     @dispatcher.span
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         question = question_of(query_bundle)
-        async with self._asking(question, query_bundle):
+        async with aasking(self.memory, question, query_bundle):
             hits = await self.memory.asearch(question, self._fetch(), to_filter(self.filters), self.route)
-        candidates = await asyncio.to_thread(self._candidates, hits)
+        if self.search_type == "mmr":
+            hits = await asyncio.to_thread(self._diversified, hits)
+        candidates = self._candidates(hits)
         return (await self._areranked(candidates, question))[: self.similarity_top_k]
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -345,9 +350,10 @@ class HybridRetriever(BaseRetriever):
         k = self.similarity_top_k
         return k if self.search_type == "similarity" and not self.reranker else max(k, self.fetch_k or max(4 * k, 20))
 
+    def _diversified(self, hits: list[Hit]) -> list[Hit]:
+        return diversify(self.memory, hits, self.similarity_top_k, self.lambda_mult)
+
     def _candidates(self, hits: list[Hit]) -> list[NodeWithScore]:
-        if self.search_type == "mmr":
-            hits = diversify(self.memory, hits, self.similarity_top_k, self.lambda_mult)
         return [hit_to_node(hit, self.title_key) for hit in hits]
 
     def _reranked(self, candidates: list[NodeWithScore], question: str) -> list[NodeWithScore]:
@@ -376,37 +382,6 @@ class HybridRetriever(BaseRetriever):
     def _transformations(self) -> list[TransformComponent]:
         return list(Settings.transformations if self.transformations is None else self.transformations)
 
-    def _question_vectors(self, question: str, query_bundle: QueryBundle | None) -> dict[str, list[float]]:
-        """Return the vector that came with the question, unless another model made it."""
-        vectors = self.memory.store.vectors
-        given = None if query_bundle is None else query_bundle.embedding
-        if given is None or vectors is None or not self._embeds or len(given) != vectors.dimension:
-            return {}
-        return {question: given}
-
-    @contextmanager
-    def _known(self, question: str, query_bundle: QueryBundle) -> Iterator[None]:
-        embedder = self.memory.embedder
-        known = self._question_vectors(question, query_bundle)
-        if not known or not isinstance(embedder, AsyncEmbedder):
-            yield
-            return
-        with embedder.calling(vectors=known):
-            yield
-
-    @asynccontextmanager
-    async def _asking(
-        self, question: str | None = None, query_bundle: QueryBundle | None = None
-    ) -> AsyncIterator[None]:
-        """Let the model's native async methods run on the caller's event loop."""
-        embedder = self.memory.embedder
-        if not isinstance(embedder, AsyncEmbedder):
-            yield
-            return
-        known = {} if question is None else self._question_vectors(question, query_bundle)
-        async with embedder.acalling(question if len(self.memory) else None, known):
-            yield
-
 
 @contextmanager
 def closing_on_error(retriever: HybridRetriever) -> Iterator[None]:
@@ -416,13 +391,3 @@ def closing_on_error(retriever: HybridRetriever) -> Iterator[None]:
     except BaseException:
         retriever.close()
         raise
-
-
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        msg = f"{name} must be an integer, not {type(value).__name__}"
-        raise TypeError(msg)
-    if value < 1:
-        msg = f"{name} must be at least 1, not {value}"
-        raise ValueError(msg)
-    return value

@@ -1,29 +1,12 @@
-"""A retriever as a tool for agents, and the question in what other tools make of it."""
+"""A retriever as a tool for agents, with sources."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import MetadataMode, NodeWithScore
 from llama_index.core.tools import FunctionTool
-
-# `RetrieverTool.call(input="what")` asks its retriever "\ninput is what\n".
-_WRAPPED = re.compile(r"\n(?:input|query|query_str|question) is (.*)\n", re.DOTALL)
-
-
-def question_of(query_bundle: QueryBundle) -> str:
-    r"""Return the question of a query, without what a `RetrieverTool` wraps around it.
-
-    >>> question_of(QueryBundle("\ninput is Who was Ada?\n"))
-    'Who was Ada?'
-    """
-    text = query_bundle.query_str
-    wrapped = _WRAPPED.fullmatch(text) if isinstance(text, str) else None
-    if wrapped is not None:
-        text = wrapped[1]
-    return text.strip() if isinstance(text, str) else text
 
 
 def retriever_tool(retriever: BaseRetriever, name: str, description: str) -> FunctionTool:

@@ -278,8 +278,8 @@ class KnowledgeGraph:
         known = self._hubs.get(name)
         if known is None:
             known = self._hubs[name] = np.sort(np.fromiter(self._mentioning_rows(name), dtype=np.int64))
-        rows_of_hub: list[int] = (known if allowed is None else known[allowed[known]]).tolist()
-        return rows_of_hub
+        found: list[int] = known[allowed[known]].tolist() if allowed is not None else known.tolist()
+        return found
 
     def _mentioning_rows(self, name: str) -> Iterator[int]:
         """Yield the rows of the passages that mention a name; other names that relate to it have none."""

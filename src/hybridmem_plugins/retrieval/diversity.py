@@ -36,7 +36,7 @@ def maximal_marginal_relevance(
     Raises:
         ValueError: k < 1, lambda_mult outside of 0 to 1, or arrays that do not fit.
 
-    >>> maximal_marginal_relevance([1, 0], [[1, 0], [0.99, 0.14], [0.6, -0.8]], k=2, lambda_mult=0.5)
+    >>> maximal_marginal_relevance([1, 0], [[1, 0], [0.99, 0.14], [0.6, -0.8]], k=2, lambda_mult=0.3)
     [0, 2]
     """
     if k < 1:

@@ -163,6 +163,8 @@ class Explanation:
     def to_png(self, path: str | Path, *, dpi: int = 150) -> None:
         """Draw the subgraph and its hops into a PNG file.
 
+        Letters that no installed font has become boxes, and matplotlib warns of them.
+
         Args:
             path: The file, replaced if it exists.
             dpi: Dots per inch.

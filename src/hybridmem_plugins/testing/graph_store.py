@@ -20,7 +20,7 @@ _PASSAGES = {
 
 
 class GraphStoreSuite:
-    """Tests of a relational tier (`GraphTier` for writing, `RelationalTier` for reading); override `make`."""
+    """Tests of a relational tier (`GraphTier` and `RelationalTier`); override `make`."""
 
     def make(self) -> Any:
         """Return an empty graph store, whose `find_phrase` may be set."""

@@ -1,0 +1,118 @@
+"""`hybridmem train`, `evaluate` and `export-model`: functions that the main command registers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Data = Annotated[Path, typer.Option(envvar="HYBRIDMEM_DATA", help="Folder with qa/, retrieval/ and forgetting/.")]
+
+
+def train(
+    output: Annotated[Path, typer.Argument(help="Folder for the adapter.")],
+    rows: Annotated[Path | None, typer.Option(help="JSON lines with prompt and completion.")] = None,
+    guard: Annotated[
+        Path | None, typer.Option(help="JSON lines with text, or prompt and the base's completion.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Repeat a shipped adapter's recipe, such as smollm2-135m.")] = None,
+    data: Annotated[Path | None, typer.Option(envvar="HYBRIDMEM_DATA", help="Data folder of the recipe.")] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id, folder or .gguf; default: the bundled 135M.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    kl_weight: Annotated[float | None, typer.Option(help="Weight of the guard against forgetting.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Stop early, for a trial.")] = None,
+) -> None:
+    """Fine-tune a model with LoRA on noisy contexts, guarded against forgetting; goes on where it was killed."""
+    from hybridmem_plugins.finetuning import recipes
+    from hybridmem_plugins.finetuning.trainer import TrainConfig, Trainer
+
+    if (rows is None) == (recipe is None):
+        msg = "Give either --rows or --recipe."
+        raise typer.BadParameter(msg)
+    config = replace(recipes.get_recipe(recipe).config if recipe else TrainConfig(save_steps=100), seed=seed)
+    if kl_weight is not None:
+        config = replace(config, kl_weight=kl_weight)
+    training, held = _recipe_rows(recipe, data, model, seed, config.kl_weight) if recipe else _file_rows(rows, guard)
+    result = Trainer(model, output, config).train(training, held, max_steps=max_steps)
+    typer.echo(f"{result.steps} steps; adapter in {result.folder}")
+
+
+def _file_rows(rows: Path | None, guard: Path | None) -> tuple[list[Any], list[Any]]:
+    from hybridmem_plugins.finetuning.sets import read_rows
+
+    return read_rows(rows) if rows else [], read_rows(guard) if guard else []
+
+
+def _recipe_rows(
+    name: str, data: Path | None, model: str | None, seed: int, kl_weight: float
+) -> tuple[list[Any], list[Any]]:
+    from hybridmem_plugins.finetuning import recipes
+    from hybridmem_plugins.finetuning.replay import answer_with_base
+    from hybridmem_plugins.finetuning.rows import fitting_rows
+    from hybridmem_plugins.generation import LocalModel, loading
+
+    if data is None:
+        msg = "A recipe needs --data (or HYBRIDMEM_DATA)."
+        raise typer.BadParameter(msg)
+    recipe = recipes.get_recipe(name)
+    made = recipes.training_rows(recipe, data, seed=seed)
+    training, left_out = fitting_rows(made, loading.load_tokenizer(model), recipe.config.max_length)
+    typer.echo(f"{len(training)} rows, {left_out} left out as too long")
+    if not kl_weight:
+        return training, []
+    prompts, _ = recipes.replay_prompts(data, recipe)
+    replay = answer_with_base(LocalModel(model, batch_size=64), prompts, max_new_tokens=recipe.replay_tokens)
+    return training, recipes.guard_rows(recipe, data, replay, seed=seed)
+
+
+def evaluate(
+    data: Data,
+    output: Annotated[Path, typer.Option(help="Folder for replies and figures.")],
+    adapter: Annotated[str | None, typer.Option(help="Adapter; default: the base alone.")] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id, folder or .gguf; default: the bundled 135M.")] = None,
+    scale: Annotated[float, typer.Option(help="Dial of the adapter.")] = 1.0,
+    questions: Annotated[int, typer.Option(help="Questions from each reading set.")] = 300,
+    batch_size: Annotated[int, typer.Option(help="Prompts decoded together.")] = 16,
+    forgetting: Annotated[bool, typer.Option(help="Measure perplexity and IFEval too.")] = True,
+) -> None:
+    """Measure a model under noise, its abstention, and what it forgot; every reply is kept."""
+    from hybridmem_plugins.finetuning import evaluate as evaluation
+    from hybridmem_plugins.finetuning import forgetting as keeping
+    from hybridmem_plugins.finetuning.metrics import bootstrap
+    from hybridmem_plugins.finetuning.sets import read_rows
+    from hybridmem_plugins.generation import LocalModel
+
+    local = LocalModel(model, adapter=adapter, adapter_scale=scale, batch_size=batch_size)
+    records = evaluation.run_items(local, evaluation.load_items(data, questions=questions))
+    evaluation.write_records(output / "replies.jsonl", records)
+    lines = ["| measure | mean [95% interval] |", "|---|---|"]
+    for name in evaluation.VIEWS:
+        values = list(evaluation.view(records, name).values())
+        lines += [f"| {name} | {bootstrap(values)} |"] if values else []
+    if forgetting:
+        texts = [row["text"] for row in read_rows(data / "forgetting/wiki-passages.jsonl.gz")]
+        with local._using(local.default_adapter):
+            lines.append(f"| perplexity | {keeping.perplexity(keeping.text_losses(local, texts)):.3f} |")
+        prompts = read_rows(data / "forgetting/ifeval.jsonl.gz")
+        checked = keeping.run_ifeval(local, prompts, local.default_adapter)
+        strict = [float(all(row["followed"])) for row in checked]
+        lines.append(f"| IFEval, strict by prompt | {bootstrap(strict)} |")
+        (output / "ifeval.json").write_text(json.dumps(checked), encoding="utf-8")
+    (output / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    typer.echo("\n".join(lines))
+
+
+def export_model(
+    adapter: Annotated[str, typer.Argument(help="Adapter folder, hub id or shipped name.")],
+    output: Annotated[Path, typer.Argument(help="New folder.")],
+    model: Annotated[str | None, typer.Option(help="Hub id, folder or .gguf; default: the bundled 135M.")] = None,
+    form: Annotated[str, typer.Option(help="merged or vllm-lora.")] = "merged",
+    scale: Annotated[float, typer.Option(help="Dial of the adapter.")] = 1.0,
+) -> None:
+    """Write a merged Hugging Face folder, or base and adapter as vLLM serves them."""
+    from hybridmem_plugins.finetuning.export import export as write
+
+    typer.echo(str(write(adapter, output, model=model, form=form, scale=scale)))
