@@ -130,8 +130,8 @@ def main() -> None:
         f"`python benchmarks/concurrency.py --seconds {args.seconds:g}`",
         "",
         f"16 threads searched {searched:,} times beside one that wrote {written:,} generations: {len(errors)} errors "
-        f"or wrong answers. 4 processes searched {looks:,} times beside one that wrote: {len(failures)} errors or wrong "
-        f"answers. ({os.cpu_count()} cores, {args.seconds:g} s each.)",
+        f"or wrong answers. 4 processes searched {looks:,} times beside one that wrote: {len(failures)} errors or "
+        f"wrong answers. ({os.cpu_count()} cores, {args.seconds:g} s each.)",
     ]
     print("\n".join(lines), *errors, *failures, sep="\n")
     write_section(args.results, "Concurrency", lines)
