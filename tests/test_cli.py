@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,12 @@ import typer
 from typer.testing import CliRunner
 
 import hybridmem_plugins
-from hybridmem_plugins import Passage, cli
+from hybridmem_plugins import Hit, Passage, cli
 from hybridmem_plugins.errors import MemoryFormatError
 
 runner = CliRunner(env={"COLUMNS": "160", "NO_COLOR": "1"})
 
 JOURNAL = "fake.json"
-
-
-@dataclass
-class FakeHit:
-    passage: Passage
-    score: float
-    provenance: dict[str, Any]
 
 
 class FakeMemory:
@@ -79,14 +71,14 @@ class FakeMemory:
         k: int = 8,
         filter: dict[str, Any] | None = None,  # noqa: A002 - the library's name
         route: str = "auto",
-    ) -> list[FakeHit]:
+    ) -> list[Hit]:
         FakeMemory.calls.append({"question": question, "k": k, "filter": filter, "route": route})
         if not question.strip():
             msg = "the question is empty"
             raise ValueError(msg)
         words = {word.strip("?.,").lower() for word in question.split()}
         found = [
-            FakeHit(p, 0.5, {"routes": {"semantic": {"rank": 1, "score": 0.5}}, "path": []})
+            Hit(p, 0.5, {"routes": {"semantic": {"rank": 1, "score": 0.5}}, "path": []})
             for p in self.passages.values()
             if words & {word.strip("?.,").lower() for word in f"{p.title} {p.text}".split()}
         ]
@@ -95,7 +87,7 @@ class FakeMemory:
             step = {"from": start.id, "from_title": start.title, "name": "x", "sentence": start.text}
             linked = [p for p in self.passages.values() if p.title and p is not start and p.title in start.text]
             found[1:1] = [
-                FakeHit(
+                Hit(
                     p,
                     0.4,
                     {"routes": {"graph": {"rank": 2, "score": 1}}, "path": [{**step, "to": p.id, "to_title": p.title}]},
