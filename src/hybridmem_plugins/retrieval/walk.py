@@ -20,13 +20,13 @@ _SIMILARITY, _REST = BASE_FEATURES.index("similarity"), BASE_FEATURES.index("sim
 
 SEEDS = 8
 # Passages found at the first hop from which the walk goes on, and what a hop costs.
-SECOND_HOP_SEEDS = 5
+SECOND_HOP_SEEDS = 2
 HOP_DECAY = 0.5
 _ONWARD: tuple[StepKind, ...] = ("forward",)
 # Targets of one name that are followed, those most like the question first.
 MAX_TARGETS = 5
 # Passages that each hop may add, the most strongly linked first.
-MAX_FOUND = 120
+MAX_FOUND = 60
 
 
 @dataclass(frozen=True, slots=True)
