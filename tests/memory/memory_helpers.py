@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class FakeGraph:
     """Remembers what it was told."""
 
     def __init__(self) -> None:
+        self.find_phrase: Any = None
         self.known: dict[int, tuple[Passage, Extraction, list[str]]] = {}
 
     def add(
@@ -71,6 +73,9 @@ class FakeGraph:
     def remove(self, rows: Sequence[int]) -> None:
         for row in rows:
             del self.known[row]
+
+    def bulk(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def clear(self) -> None:
         self.known.clear()

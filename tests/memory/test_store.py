@@ -143,7 +143,6 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     ([Passage("x", id="")], ValueError, "id is empty"),
     ([Passage("x", id="a"), Passage("y", id="a")], ValueError, "0 and 1 have the same id 'a'"),
     ([Passage("x", id="a"), Passage("x", id="a")], ValueError, "same id"),
-    ([Passage("x", metadata={"a": 1}), Passage("x", metadata={"a": 2})], ValueError, "give them ids"),
     ([Passage("x", metadata=[1])], TypeError, "metadata is a list"),  # type: ignore[arg-type]
     ([Passage("x", metadata={1: 2})], TypeError, "key 1"),  # type: ignore[dict-item]
     (
@@ -335,3 +334,12 @@ def test_export(open_store: OpenStore, tmp_path: Path) -> None:
         rel=1e-6,  # type: ignore[union-attr]
     )
     assert [file.name for file in tmp_path.iterdir() if "partial" in file.name] == []
+
+
+def test_equal_texts_with_other_metadata_are_two_passages(open_store: OpenStore) -> None:
+    store = open_store()
+    mine, yours = (Passage("x", metadata={"tenant": tenant}) for tenant in "ab")
+    first, second = store.add([mine, yours])
+    assert first != second
+    assert store.add([mine]) == [first]
+    assert len(store) == 2

@@ -35,8 +35,8 @@ class ExtractorSuite:
             for start, end in extraction.sentences:
                 assert last <= start < end <= len(passage.text)
                 last = end
-            for item in (*extraction.mentions, *extraction.facts):
-                assert 0 <= item.sentence < max(1, len(extraction.sentences))
+            for sentence in [item.sentence for items in (extraction.mentions, extraction.facts) for item in items]:
+                assert 0 <= sentence < max(1, len(extraction.sentences))
 
     def test_names_are_normalised_and_mentioned_once(self) -> None:
         """Spellings of one name meet under one form."""

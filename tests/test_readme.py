@@ -1,0 +1,42 @@
+"""The README's examples run as they stand."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_there_are_examples_for_both_frameworks() -> None:
+    assert sum("hybridmem_plugins.langchain" in example for example in EXAMPLES) == 1
+    assert sum("hybridmem_plugins.llama_index" in example for example in EXAMPLES) == 1
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.split("\n")[0][:40])
+def test_an_example_runs_as_it_stands(example: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_framework_examples_find_both_passages(tmp_path: Path) -> None:
+    for example in EXAMPLES:
+        if "retriever" in example:
+            done = subprocess.run(
+                [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=True
+            )
+            assert [line.split("  ")[0].split(" 0")[0] for line in done.stdout.splitlines()] == [
+                "DRAM",
+                "Robert Dennard",
+            ]
+
+
+def test_the_examples_folder_runs(tmp_path: Path) -> None:
+    examples = sorted((ROOT / "examples").glob("*.py"))
+    assert examples
+    for example in examples:
+        done = subprocess.run([sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{example.name}: {done.stderr}"
