@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -246,7 +247,9 @@ def measure(system: str, folder: Path, embedder_name: str, vectors_file: Path) -
 
 def run(system: str, folder: Path, embedder_name: str, vectors_file: Path) -> dict[str, Any]:
     command = [sys.executable, __file__, str(folder), "--embedder", embedder_name, "--one", system, str(vectors_file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # One thread: on shared cores, the threads of a small model wait for each other longer than they work.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         return {"missing": f"failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}"}
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
