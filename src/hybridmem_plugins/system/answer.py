@@ -17,11 +17,13 @@ class Source:
     Attributes:
         number: Its number in the prompt, from 1.
         kind: `passage`, or `fact` for a single sentence of a passage that is not shown whole.
-        passage: What stands under that number; for a fact, its sentence under the title of its passage.
+        passage: What stands under that number, as the model read it; for a fact, its sentence under the title of its
+            passage.
         score: Of the passage or fact, higher is better.
         routes: Which of `semantic`, `lexical` and `graph` found it; empty where the retriever does not say.
         provenance: Why it was found, as in `Hit.provenance`.
         merged: Ids of further passages that say the same and are therefore not shown.
+        withheld: Sentences of the passage that were not shown, because they give orders to a model.
     """
 
     number: int
@@ -31,6 +33,7 @@ class Source:
     routes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     merged: tuple[str, ...] = ()
+    withheld: int = 0
 
     @property
     def label(self) -> str:
@@ -115,6 +118,7 @@ class Answer:
                     **Hit(source.passage, source.score, dict(source.provenance)).to_dict(),
                     "routes": list(source.routes),
                     "merged": list(source.merged),
+                    "withheld": source.withheld,
                 }
                 for source in self.sources
             ],

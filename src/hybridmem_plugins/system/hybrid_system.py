@@ -45,6 +45,7 @@ class HybridMemorySystem:
         max_facts: Most facts shown beside the passages.
         order: Where the best evidence stands; see `Synthesis`.
         template: Prompt template; see `Synthesis`.
+        withhold_orders: Leave out sentences of passages that give orders to a model; see `defusing.defuse`.
         max_new_tokens: For local models: the longest answer.
         unsupported: What to do with an answer that stands in none of its sources: `abstain`, or `keep` it and say so in
             `reason`. A bare yes or no is kept, since it stands nowhere even when it is right.
@@ -71,6 +72,7 @@ class HybridMemorySystem:
         max_facts: int = 2,
         order: Order = "ends",
         template: str = "numbered",
+        withhold_orders: bool = True,
         max_new_tokens: int = 64,
         unsupported: Literal["abstain", "keep"] = "abstain",
     ) -> None:
@@ -80,7 +82,7 @@ class HybridMemorySystem:
         if unsupported not in ("keep", "abstain"):
             msg = f"unsupported must be 'keep' or 'abstain', not {unsupported!r}"
             raise ValueError(msg)
-        self.synthesis = Synthesis(budget, max_facts, order, template)
+        self.synthesis = Synthesis(budget, max_facts, order, template, withhold_orders)
         self.model = as_chat_model(model, adapter=adapter, max_new_tokens=max_new_tokens)
         self._own = memory is None or isinstance(memory, str | os.PathLike)
         self.retriever = as_retriever(HybridMemory(path=memory) if self._own else memory)
