@@ -64,6 +64,7 @@ class KnowledgeGraph:
     def __init__(self, find_phrase: Callable[[Sequence[str]], Iterable[int]] | None = None) -> None:
         self._graph: Any = nx.MultiDiGraph()
         self._nodes: dict[int, str] = {}
+        self._rows: dict[str, int] = {}  # of the passages' nodes
         self._definers: dict[str, list[int]] = {}
         self._lengths: dict[str, dict[int, int]] = {}
         self._spellings: dict[tuple[str, int], dict[str, None]] = {}
@@ -92,9 +93,10 @@ class KnowledgeGraph:
         fresh: dict[str, None] = {}
         for row, passage, extraction in zip(rows, passages, extractions, strict=True):
             node = f"{NODE_PREFIX}{passage.id}"
-            if node in self._graph._node:
-                self.remove([self._graph._node[node]["row"]])
+            if node in self._rows:
+                self.remove([self._rows[node]])
             self._nodes[row] = node
+            self._rows[node] = row
             self._graph.add_node(node, kind="passage", id=passage.id, title=passage.title, row=row)
             for name in extraction.defines:
                 if name not in self._definers:
@@ -130,7 +132,7 @@ class KnowledgeGraph:
         for row in rows:
             node = self._nodes.pop(row)
             names = graph._succ.pop(node)
-            del graph._pred[node], graph._node[node]
+            del graph._pred[node], graph._node[node], self._rows[node]
             touched = dict.fromkeys(names)
             for name, edges in names.items():
                 del graph._pred[name][node]
@@ -220,36 +222,41 @@ class KnowledgeGraph:
             allowed: Mask over rows; None allows all. Passages that it excludes are neither reached nor counted.
         """
         walk = Columns()
-        infos: dict[str, NameInfo] = {}
-        mentioning: dict[str, list[int]] = {}
+        seen: dict[str, tuple[NameInfo, list[int]]] = {}  # names that several of the passages lead over
         for row in rows:
             node = self._nodes.get(row)
             if node is None:
                 continue
             for kind, name in self._ways(node, kinds, filtered=allowed is not None):
-                info = infos.get(name)
-                if info is None:
-                    info = infos[name] = self._info(name, allowed)
                 if kind == "forward":
+                    info = self._info(name, allowed)
                     walk.add(row, info.definers, Link(kind, name, info.meanings, info.mentions))
-                elif info.mentions <= _LIMITS[kind]:
-                    if name not in mentioning:
-                        mentioning[name] = self._mentioning(name, allowed)
-                    walk.add(row, mentioning[name], Link(kind, name, info.meanings, info.mentions))
+                    continue
+                known = seen.get(name)
+                if known is None:
+                    info = self._info(name, allowed)
+                    few = info.mentions <= _LIMITS["backward"]
+                    known = seen[name] = info, self._mentioning(name, allowed) if few else []
+                info, targets = known
+                if info.mentions <= _LIMITS[kind]:
+                    walk.add(row, targets, Link(kind, name, info.meanings, info.mentions))
         return walk.steps()
 
     def _ways(self, node: str, kinds: Collection[StepKind], *, filtered: bool) -> Iterator[tuple[StepKind, str]]:
         """Yield the names over which a passage leads on."""
-        pred, names = self._graph._pred, self._graph._succ[node]
+        names = self._graph._succ[node]
+        definers = self._definers
         # In an order that does not tell when each became known, so that a reopened memory gives the same paths.
-        mentioned = sorted(name for name, edges in names.items() if edges is not _DEFINES)
+        mentioned = sorted([name for name, edges in names.items() if edges is not _DEFINES])
         if "forward" in kinds:
-            for name in maximal([name for name in mentioned if name in self._definers]):
+            for name in maximal([name for name in mentioned if name in definers]):
                 yield "forward", name
         if "shared" in kinds:
+            pred, relating = self._graph._pred, self._relating
             for name in mentioned:
-                count = len(pred[name]) - self._relating.get(name, 0)
-                if count > 1 and (filtered or count <= MAX_MENTIONS_SHARED + MAX_DEFINERS):
+                # With a filter, passages that it excludes are not counted.
+                known = 0 if filtered else len(definers.get(name, ())) + relating.get(name, 0)
+                if 1 < len(pred[name]) - known and (filtered or len(pred[name]) - known <= MAX_MENTIONS_SHARED):
                     yield "shared", name
         if "backward" in kinds:
             for name, edges in names.items():
@@ -282,11 +289,9 @@ class KnowledgeGraph:
         return found
 
     def _mentioning_rows(self, name: str) -> Iterator[int]:
-        """Yield the rows of the passages that mention a name; other names that relate to it have none."""
-        nodes = self._graph._node
-        for node, edges in self._graph._pred[name].items():
-            if edges is not _DEFINES and "row" in nodes[node]:
-                yield nodes[node]["row"]
+        """Iterate over the rows of the passages that mention a name; other names that relate to it have none."""
+        rows = self._rows
+        return (rows[node] for node, edges in self._graph._pred[name].items() if edges is not _DEFINES and node in rows)
 
     def _define(self, row: int, node: str, name: str) -> None:
         self._connect(node, name, _DEFINES)
