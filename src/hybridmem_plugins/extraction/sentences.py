@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# A stop followed by space and something that can open a sentence, a full-width stop, or a line break.
-_BOUNDARY = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’»)\]]*(?=\s+[^\sa-zß-öø-ÿ])|[。！？｡।؟]+[」』”]*|\n+")
+# A stop followed by space and something that can open a sentence, a full-width stop, or a line break. What can open a
+# match comes first and alone, so that searching skips to such characters.
+_BOUNDARY = re.compile(
+    r"[.!?…。！？｡।؟\n](?:"
+    r"(?<=[.!?…])(?<![.!?…]{2})[.!?…]*[\"'”’»)\]]*(?=\s+[^\sa-zß-öø-ÿ])"
+    r"|(?<=[。！？｡।؟])[。！？｡।؟]*[」』”]*"
+    r"|(?<=\n)\n*)"
+)
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(\[\"“])(?:[^\W\d_]|Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|Lt|Col|Gen|Capt|Sgt|Rev|Hon|Mt|Ft|No|vs|c|ca|cf|approx|est|e\.g|i\.e|"
     r"Inc|Ltd|Co|Corp|Bros|Vol|Op|Nr|Bd|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\.$"

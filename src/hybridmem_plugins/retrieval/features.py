@@ -113,7 +113,7 @@ class Evidence:
         features[:, 1] = _reciprocal_ranks(rows, self._semantic_ranks)
         features[:, 2] = gains.sum(axis=1) / max(float(self.lexical.scores.max(initial=0)), 1e-6)
         features[:, 3] = _reciprocal_ranks(rows, self._lexical_ranks)
-        features[:, 4:6] = links
+        features[:, 4:6] = np.array(links, dtype=np.float32).reshape(-1, 2)
         features[:, 6] = rest_similarity / self._top_rest
         features[:, 7] = covered.sum(axis=1)
         return np.clip(features, -1, 1, out=features), covered

@@ -79,11 +79,7 @@ def sentence_with(text: str, name: str) -> str:
     if first < 0:
         return ""
     for start, end in each_sentence(text):
-        if (
-            end > first
-            and (not plain or hint in lowered[start:end])
-            and wanted in f" {name_key(text[start:end])} "
-        ):
+        if end > first and (not plain or hint in lowered[start:end]) and wanted in f" {name_key(text[start:end])} ":
             return text[start:end]
     return ""
 
