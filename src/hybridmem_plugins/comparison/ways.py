@@ -164,17 +164,15 @@ class _Asked:
         """Ask the model alone."""
         chat = [{"role": "system", "content": CLOSED_SYSTEM}, {"role": "user", "content": self.question.text}]
         reply = self.model.reply([chat])[0]
-        seconds = self.model.seconds[self.model.key(chat)]
         answer = Answer(
             self.question.text,
             reply.text,
             abstained=is_abstention(reply.text) or not reply.text.strip(),
-            timings={"generation": seconds, "total": seconds},
             input_tokens=reply.input_tokens,
             output_tokens=reply.output_tokens,
             reply=reply.text,
         )
-        return self._record(answer)
+        return self._record(answer, self.model.key(chat))
 
     def from_memory(self, memory: HybridMemory) -> Record:
         """Ask the system; the seconds of generation are those of the first time."""
@@ -188,15 +186,14 @@ class _Asked:
         )
         without = {ID_KEY: {"$nin": list(self.question.gold)}} if self.absent else None
         answer = system.query(self.question.text, filter=without, route=self.way.route)
-        messages = system.synthesis.messages(self.question.text, answer.passages)
-        return self._record(answer, self.model.seconds.get(self.model.key(messages)))
+        return self._record(answer, self.model.key(system.synthesis.messages(self.question.text, answer.passages)))
 
-    def _record(self, answer: Answer, seconds: float | None = None) -> Record:
+    def _record(self, answer: Answer, key: str) -> Record:
         question, shown = self.question, {source.passage.id for source in answer.sources}
-        timings = dict(answer.timings)
-        if seconds is not None:
-            timings["generation"] = seconds
-            timings["total"] = sum(value for name, value in timings.items() if name != "total")
+        timings = {name: value for name, value in answer.timings.items() if name not in ("total", "loading")}
+        if key in self.model.seconds:
+            timings["generation"] = self.model.seconds[key]
+        timings["total"] = sum(timings.values())
         given = "" if answer.abstained else answer.text
         raw, final = score_answer(answer.reply, question.answers), score_answer(given, question.answers)
         held = any(contains_answer(f"{p.title or ''}\n{p.text}", question.answers) for p in answer.passages)
@@ -210,5 +207,6 @@ class _Asked:
             "raw_contained": raw.contained, "raw_exact": raw.exact, "raw_f1": round(raw.f1, 4),
             "raw_abstained": raw.abstained or not answer.reply.strip(), "route": answer.route,
             "timings": {name: round(value, 5) for name, value in timings.items()},
+            "processor_seconds": self.model.processor.get(key, 0.0),
             "input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens,
         }  # fmt: skip
