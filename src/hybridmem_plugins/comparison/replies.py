@@ -24,12 +24,14 @@ class KeptReplies:
     Attributes:
         seconds: Wall-clock seconds of each reply, by key.
         processor: Seconds of processor time of each, which does not count how busy the machine was with other things.
+        alone: Whether it was decoded alone; only then are its seconds those that a user would wait.
     """
 
     def __init__(self, model: LocalChat, file: Path, fingerprint: str) -> None:
         self.model, self.file, self.fingerprint = model, file, fingerprint
         self.seconds: dict[str, float] = {}
         self.processor: dict[str, float] = {}
+        self.alone: dict[str, bool] = {}
         self._known: dict[str, Reply] = {}
         if file.is_file():
             for line in file.read_text(encoding="utf-8").split("\n"):
@@ -42,6 +44,7 @@ class KeptReplies:
         self._known[key] = Reply(str(record["text"]), *counts)
         self.seconds[key] = float(str(record["seconds"]))
         self.processor[key] = float(str(record["processor_seconds"]))
+        self.alone[key] = bool(record["alone"])
 
     def key(self, messages: Messages) -> str:
         """Return what a chat's reply is kept under."""
@@ -74,7 +77,7 @@ class KeptReplies:
                 for key, reply in zip(new, replies, strict=True):
                     record: dict[str, object] = {
                         "key": key, "model": self.fingerprint, "text": reply.text, "seconds": round(share, 4),
-                        "processor_seconds": round(used, 4), "input_tokens": reply.input_tokens,
+                        "alone": len(new) == 1, "processor_seconds": round(used, 4), "input_tokens": reply.input_tokens,
                         "output_tokens": reply.output_tokens,
                     }  # fmt: skip
                     self._remember(record)

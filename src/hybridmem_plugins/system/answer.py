@@ -70,7 +70,8 @@ class Answer:
         input_tokens: Tokens of the prompt; 0 where the model was not asked or does not say.
         output_tokens: Tokens generated; likewise.
         model: Name of the model that answered; empty where none was asked.
-        reply: What the model wrote, before citation marks were taken out.
+        reply: What the model wrote, before it was taken apart.
+        quote: The sentence that the model quoted before its answer; empty where it quoted none.
     """
 
     question: str
@@ -88,6 +89,7 @@ class Answer:
     output_tokens: int = 0
     model: str = ""
     reply: str = ""
+    quote: str = ""
 
     @property
     def passages(self) -> tuple[Passage, ...]:
@@ -138,4 +140,5 @@ class Answer:
             "tokens": {"input": self.input_tokens, "output": self.output_tokens},
             "model": self.model,
             "reply": self.reply,
+            "quote": self.quote,
         }
