@@ -1,0 +1,42 @@
+"""Which runs of tokens may be names: what every relational tier decides alike."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from hybridmem_plugins.extraction.tokens import STOPWORDS
+
+# Words of the longest title that is looked for in the text of others.
+LONGEST_NAME = 40
+# Percent of equal characters (rapidfuzz's normalised indel similarity) that make two spellings one name.
+SAME_SPELLING = 86.0
+
+
+def names_in(tokens: Sequence[str], lengths: Mapping[str, Collection[int]]) -> list[str]:
+    """Return the runs of tokens that may be titles, in order; of several words also without an English plural's `s`.
+
+    Args:
+        tokens: Normalised tokens.
+        lengths: For the first word of every title, how many words such titles have.
+
+    >>> names_in(["the", "analytical", "engines"], {"analytical": [2]})
+    ['analytical engines', 'analytical engine']
+    """
+    found: dict[str, None] = {}
+    for start, word in enumerate(tokens):
+        for length in lengths.get(word, ()):
+            name = " ".join(tokens[start : start + length])
+            for form in (name, name[:-1]) if name.endswith("s") and length > 1 else (name,):
+                if not (length == 1 and trivial(form)):
+                    found[form] = None
+    return list(found)
+
+
+def trivial(word: str) -> bool:
+    """Say whether a single word is no name by itself; one ideograph is not one either."""
+    return word in STOPWORDS or len(word) < 2
+
+
+def drawer(name: str) -> str:
+    """Return the drawer in which likely misspellings of a name lie: few letters go wrong first."""
+    return f"{name[:1]}{name.count(' ')}"
