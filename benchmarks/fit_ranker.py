@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 from beir import DataSet, in_chunks, perfect, read_sets, recall, without_titles
 from embedders import EMBEDDERS, embedder_named
 from hybridmem_plugins import HybridMemory
-from hybridmem_plugins.hybrid_memory import _EmbeddedTiers
+from hybridmem_plugins.hybrid_memory import _Tiers
 from hybridmem_plugins.retrieval.engine import all_features
 from hybridmem_plugins.retrieval.features import BASE_FEATURES, Evidence
 from hybridmem_plugins.retrieval.linking import read_question
@@ -47,10 +47,10 @@ class Case:
         for start in range(0, len(data.passages), 1000):
             memory.add(data.passages[start : start + 1000])
         self.memory, store = memory, memory.store
-        self.tiers = _EmbeddedTiers(store.vectors, store.lexical, memory._graph)
+        self.tiers = _Tiers(store.vectors, store.lexical, memory.store.graph)
         self.evidence = []
         for query in data.queries:
-            question = read_question(query.text, memory._graph)
+            question = read_question(query.text, memory.store.graph)
             self.evidence.append(Evidence(question, *memory._embed(question), self.tiers, None))
 
     def labels(self, index: int, rows: list[int]) -> np.ndarray:

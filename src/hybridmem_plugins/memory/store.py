@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -98,9 +98,13 @@ class MemoryStore:
         return self._caches.lexical
 
     @property
-    def graph(self) -> GraphTier:
-        """The relational tier."""
+    def graph(self) -> Any:
+        """The relational tier, which was given."""
         return self._caches.graph
+
+    def networkx(self) -> Any:
+        """Return the knowledge graph as a read-only `networkx.MultiDiGraph` that follows every later change."""
+        return self.graph.view
 
     @property
     def metadata(self) -> MetadataIndex:
@@ -131,7 +135,9 @@ class MemoryStore:
         """Mark a question; an engine reads one committed state in it, this store does so where `reading` says."""
         return nullcontext()
 
-    def expect(self, vector: ArrayLike, terms: Sequence[str], k: int, rows: Sequence[int], allowed: Mask | None) -> None:
+    def expect(
+        self, vector: ArrayLike, terms: Sequence[str], k: int, rows: Sequence[int], allowed: Mask | None
+    ) -> None:
         """Do nothing: everything is at hand. An engine reads here, in one round trip, what a question will ask for."""
 
     def permitted(self, rows: Sequence[int], allowed: Mask | None) -> list[int]:

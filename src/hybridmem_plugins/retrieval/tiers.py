@@ -64,9 +64,7 @@ class RelationalTier(Protocol):
         """Return, for misspelt names, the defined ones that are closest; names that are close to none are left out."""
         ...
 
-    def neighbourhood(
-        self, rows: Sequence[int], kinds: Collection[StepKind] = ALL_KINDS, allowed: Any = None
-    ) -> Steps:
+    def neighbourhood(self, rows: Sequence[int], kinds: Collection[StepKind] = ALL_KINDS, allowed: Any = None) -> Steps:
         """Return the steps that lead from many passages to others."""
         ...
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -218,7 +219,7 @@ class Connections:
             f"-c idle_in_transaction_session_timeout={max(60_000, 10 * milliseconds)}"
         )
         try:
-            connection = limited_connection()(seconds).connect(
+            connection: psycopg.Connection[Any] = _limited_connection().connect(
                 self.address.target,
                 autocommit=True,
                 connect_timeout=max(_LEAST_CONNECT, int(seconds)),
@@ -227,6 +228,7 @@ class Connections:
             )
         except Exception as error:
             raise self._refusal(error) from None
+        connection.limit = seconds  # type: ignore[attr-defined]
         try:
             self._teach_vectors(connection)
         except Exception as error:
@@ -266,43 +268,30 @@ def _alive(connection: psycopg.Connection[Any]) -> bool:
     return False
 
 
-def limited_connection() -> Callable[[float], Any]:
-    """Return a maker of connection classes that wait for the server so many seconds at most."""
+@cache
+def _limited_connection() -> type[Any]:
+    """Return a connection class that waits for the server for a limited time."""
     import psycopg
 
-    def made(seconds: float) -> type[psycopg.Connection[Any]]:
-        class LimitedConnection(psycopg.Connection[Any]):
-            """A connection that gives up on a silent server, which libpq alone would wait for without end."""
+    class LimitedConnection(psycopg.Connection[Any]):
+        """A connection that gives up on a silent server, which libpq alone would wait for without end."""
 
-            limit: float | None = seconds
+        limit: float | None = None
 
-            def wait(self, gen: Any, interval: float = 0.1) -> Any:
-                if self.limit is None:
-                    return super().wait(gen, interval)
-                try:
-                    # The server's own limit comes first, where it still answers.
-                    return super().wait(_until(gen, time.monotonic() + self.limit + 0.5), interval)
-                except TimeoutError:
+        def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+            if self.limit is None:
+                return super().wait(gen, interval, timeout)
+            before = time.monotonic()
+            try:
+                # The server's own limit comes first, where it still answers.
+                return super().wait(gen, interval, self.limit + 0.5)
+            except psycopg.Error as error:
+                if error.sqlstate is None and time.monotonic() - before >= self.limit:
                     self.pgconn.finish()
-                    raise
+                    raise TimeoutError from None
+                raise
 
-        return LimitedConnection
-
-    return made
-
-
-def _until(gen: Generator[Any, Any, Any], deadline: float) -> Generator[Any, Any, Any]:
-    """Pass a wait through, and end it at a deadline."""
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if not ready and time.monotonic() > deadline:
-                gen.close()
-                raise TimeoutError
-            wanted = gen.send(ready)
-    except StopIteration as end:
-        return end.value
+    return LimitedConnection
 
 
 def _vector_adapters(oid_: int) -> tuple[Any, Any]:

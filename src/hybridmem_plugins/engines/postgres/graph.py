@@ -118,11 +118,9 @@ class PostgresGraph:
             f"WHERE (f.subject = ANY(%s::text[]) OR f.object = ANY(%s::text[])) {where.sql} GROUP BY 1, 2, 3"
         )
         given = list(names)
-        return [tuple(line) for line in self._session.ask(Statement(sql, [given, given, *where.parameters]))[0]]  # type: ignore[misc]
+        return [tuple(line) for line in self._session.ask(Statement(sql, [given, given, *where.parameters]))[0]]
 
-    def neighbourhood(
-        self, rows: Sequence[int], kinds: Collection[StepKind] = ALL_KINDS, allowed: Any = None
-    ) -> Steps:
+    def neighbourhood(self, rows: Sequence[int], kinds: Collection[StepKind] = ALL_KINDS, allowed: Any = None) -> Steps:
         """Return the steps that lead from many passages to others, in one round trip; see `RelationalTier`.
 
         Steps forward bring the passages that they lead to with them: few, and likely to be looked at next.
@@ -214,10 +212,10 @@ class PostgresGraph:
         join, where = self._condition("d")
         sql = (
             "WITH said AS (SELECT DISTINCT name FROM mentions WHERE row = ANY(%s::bigint[])), "
-            "targets AS (SELECT DISTINCT unnest(some.rows) AS row FROM said CROSS JOIN LATERAL ("
+            "targets AS (SELECT DISTINCT unnest(few.rows) AS row FROM said CROSS JOIN LATERAL ("
             f"SELECT array_agg(one.row) AS rows FROM (SELECT d.row FROM definitions d {join} "
-            f"WHERE d.name = said.name {where.sql} ORDER BY d.row LIMIT %s) one) some "
-            "WHERE cardinality(some.rows) <= %s) "
+            f"WHERE d.name = said.name {where.sql} ORDER BY d.row LIMIT %s) one) few "
+            "WHERE cardinality(few.rows) <= %s) "
             f"SELECT {COLUMNS} FROM targets JOIN passages p ON p.row = targets.row "
             "JOIN vectors v ON v.row = targets.row WHERE targets.row <> ALL(%s::bigint[])"
         )

@@ -94,5 +94,3 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     # In float64, so that the square of a large finite number is finite, too.
     unit: NDArray[np.float32] = (vector / np.linalg.norm(vector.astype(np.float64))).astype(np.float32)
     return unit
-
-

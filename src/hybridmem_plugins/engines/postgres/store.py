@@ -143,7 +143,7 @@ class PostgresStore:
             last = 0
             while lines := session.ask(_batch_after(last))[0]:
                 last = lines[-1][0]
-                yield [(NewRecord(*line[1:6], line[6].astype("<f4").tobytes()), line[0]) for line in lines]
+                yield [(NewRecord(*line[1:-1], vector=line[-1].astype("<f4").tobytes()), line[0]) for line in lines]
 
     def networkx(self) -> nx.MultiDiGraph:
         """Read the whole graph into memory: a copy, for memories small enough."""
@@ -313,7 +313,9 @@ class PostgresStore:
             statements = [f"CREATE SCHEMA IF NOT EXISTS {name}", *schema.TABLES.split(";")]
             session.ask(*(Statement(sql) for sql in statements if sql.strip()))
             session.ask(
-                Statement("INSERT INTO state (format, memory) VALUES (%s, %s)", [schema.FORMAT_VERSION, uuid.uuid4().hex])
+                Statement(
+                    "INSERT INTO state (format, memory) VALUES (%s, %s)", [schema.FORMAT_VERSION, uuid.uuid4().hex]
+                )
             )
         self._connections.forget_vectors()
 
