@@ -33,6 +33,10 @@ class Statement:
     parameters: Sequence[Any] | dict[str, Any] = ()
 
 
+Ask = Callable[..., list[list[tuple[Any, ...]]]]
+"""Runs statements in one round trip and returns what each gave."""
+
+
 class Session:
     """One connection inside a transaction.
 

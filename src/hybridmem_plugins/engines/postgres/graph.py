@@ -7,7 +7,7 @@ from typing import Any
 
 from rapidfuzz import fuzz, process
 
-from hybridmem_plugins.engines.postgres.connection import Session, Statement
+from hybridmem_plugins.engines.postgres.connection import Ask, Statement
 from hybridmem_plugins.engines.postgres.rows import COLUMNS, MetRows
 from hybridmem_plugins.engines.postgres.schema import key
 from hybridmem_plugins.memory.graph import MAX_DEFINERS, MAX_MENTIONS_BACKWARD, MAX_MENTIONS_SHARED
@@ -49,13 +49,13 @@ class PostgresGraph:
     """Names and steps, for one question under one filter.
 
     Args:
-        session: A reading transaction.
+        ask: Runs statements in one round trip.
         met: Passages that the question has met.
         allowed: The filter as SQL over `p`; None allows all.
     """
 
-    def __init__(self, session: Session, met: MetRows, allowed: Statement | None) -> None:
-        self._session = session
+    def __init__(self, ask: Ask, met: MetRows, allowed: Statement | None) -> None:
+        self._ask = ask
         self._met = met
         self._allowed = allowed
         self._known: dict[str, Name] = {}
@@ -67,7 +67,7 @@ class PostgresGraph:
         missing = [k for k in dict.fromkeys(by_key.values()) if k not in self._known and k not in self._unknown]
         if missing:
             given = Statement("SELECT DISTINCT name FROM unnest(%s::text[]) AS given(name)", [missing])
-            self._learn(self._session.ask(self._about(given))[0])
+            self._learn(self._ask(self._about(given))[0])
             self._unknown.update(name for name in missing if name not in self._known)
         infos = {name: self._known[k].info() for name, k in by_key.items() if k in self._known}
         return {name: info for name, info in infos.items() if info.meanings or info.mentions}
@@ -89,7 +89,7 @@ class PostgresGraph:
             "LIMIT %s) near",
             [[drawer(name) for name in names], shortest, [n + 1 for n in longest], *where.parameters, _SPELLINGS],
         )
-        lines = self._session.ask(self._about(near))[0]
+        lines = self._ask(self._about(near))[0]
         self._learn(lines)
         # In the order in which they became titles, as far as that is known, which decides between equals.
         candidates = sorted((line[0] for line in lines), key=lambda name: (self._known[name].definers, name))
@@ -106,7 +106,7 @@ class PostgresGraph:
         """Return the names that passages mention, in order of appearance."""
         sql = "SELECT row, name FROM mentions WHERE row = ANY(%s::bigint[]) ORDER BY row, position, name"
         found: dict[int, list[str]] = {row: [] for row in rows}
-        for row, name in self._session.ask(Statement(sql, [list(rows)]))[0]:
+        for row, name in self._ask(Statement(sql, [list(rows)]))[0]:
             found[row].append(name)
         return found
 
@@ -118,7 +118,7 @@ class PostgresGraph:
             f"WHERE (f.subject = ANY(%s::text[]) OR f.object = ANY(%s::text[])) {where.sql} GROUP BY 1, 2, 3"
         )
         given = list(names)
-        return [tuple(line) for line in self._session.ask(Statement(sql, [given, given, *where.parameters]))[0]]
+        return [tuple(line) for line in self._ask(Statement(sql, [given, given, *where.parameters]))[0]]
 
     def neighbourhood(self, rows: Sequence[int], kinds: Collection[StepKind] = ALL_KINDS, allowed: Any = None) -> Steps:
         """Return the steps that lead from many passages to others, in one round trip; see `RelationalTier`.
@@ -137,7 +137,7 @@ class PostgresGraph:
         ]
         if set(kinds) == {"forward"}:
             statements.append(self._targets(sources))
-        said, lines, *targets = self._session.ask(*statements)
+        said, lines, *targets = self._ask(*statements)
         self._learn(lines)
         for found in targets:
             self._met.take(found)

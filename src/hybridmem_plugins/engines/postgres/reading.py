@@ -35,6 +35,9 @@ class _Totals:
     indexed: bool
 
 
+_TOTALS = Statement("SELECT version, passages, tokens, dimension, indexed FROM state")
+
+
 class PostgresView:
     """The tiers as one question sees them.
 
@@ -44,7 +47,7 @@ class PostgresView:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.met = MetRows(session)
+        self.met = MetRows(self.ask)
         self.lexical = PostgresWords(self)
         self._semantic = PostgresVectors(self)
         self._graphs: dict[str, PostgresGraph] = {}
@@ -53,12 +56,20 @@ class PostgresView:
         self._expected: tuple[list[int], list[int]] | None = None
         self._expected_for: tuple[Any, ...] = ()
 
+    def ask(self, *statements: Statement) -> list[list[tuple[Any, ...]]]:
+        """Run statements in one round trip and return what each gave; the first trip brings the totals along."""
+        if self._totals is not None:
+            return self.session.ask(*statements)
+        totals, *found = self.session.ask(_TOTALS, *statements)
+        self._totals = _Totals(*totals[0])
+        return found
+
     @property
     def totals(self) -> _Totals:
         """Counts over the whole memory."""
         if self._totals is None:
-            sql = "SELECT version, passages, tokens, dimension, indexed FROM state"
-            self._totals = _Totals(*self.session.ask(Statement(sql))[0][0])
+            self.ask()
+        assert self._totals is not None
         return self._totals
 
     @property
@@ -79,7 +90,7 @@ class PostgresView:
         """The relational tier, under the filter that `allowed` was asked for last."""
         name = "" if self._allowed is None else repr((self._allowed.sql, self._allowed.parameters))
         if name not in self._graphs:
-            self._graphs[name] = PostgresGraph(self.session, self.met, self._allowed)
+            self._graphs[name] = PostgresGraph(self.ask, self.met, self._allowed)
         return self._graphs[name]
 
     def allowed(self, query: Filter | None) -> Statement | None:
@@ -92,7 +103,7 @@ class PostgresView:
         if allowed is None or not rows:
             return list(rows)
         sql = f"SELECT p.row FROM passages p WHERE p.row = ANY(%s::bigint[]) AND ({allowed.sql})"
-        kept = {row for (row,) in self.session.ask(Statement(sql, [list(rows), *allowed.parameters]))[0]}
+        kept = {row for (row,) in self.ask(Statement(sql, [list(rows), *allowed.parameters]))[0]}
         return [row for row in rows if row in kept]
 
     def matching(self, query: Filter | None) -> list[int]:
@@ -100,7 +111,7 @@ class PostgresView:
         allowed = to_sql(query)
         where = Statement("true") if allowed is None else allowed
         sql = f"SELECT p.row FROM passages p WHERE {where.sql} ORDER BY p.row"
-        return [row for (row,) in self.session.ask(Statement(sql, where.parameters))[0]]
+        return [row for (row,) in self.ask(Statement(sql, where.parameters))[0]]
 
     def passages(self, rows: Sequence[int] | Rows) -> list[Passage]:
         """Return stored passages, in the order of the rows.
@@ -122,7 +133,7 @@ class PostgresView:
         """Return the row of each id, None for unknown ids."""
         checked = check_ids(ids)
         sql = "SELECT id, row FROM passages WHERE id = ANY(%s::text[])"
-        found: dict[str, int] = dict(self.session.ask(Statement(sql, [storable_ids(checked)]))[0])
+        found: dict[str, int] = dict(self.ask(Statement(sql, [storable_ids(checked)]))[0])
         return [found.get(identity) for identity in checked]
 
     def expect(self, vector: ArrayLike, terms: Sequence[str], k: int, rows: Sequence[int], allowed: Any) -> None:
@@ -144,7 +155,7 @@ class PostgresView:
             self.lexical.counting(terms),
             by_row(rows),
         ]
-        found = self.session.ask(*statements)
+        found = self.ask(*statements)
         near, said, counts, named = found[-4:]
         self.met.take(named)
         self.lexical.learn(terms, counts)
@@ -184,7 +195,7 @@ class PostgresVectors:
         rows = self._view.expected_near(np.asarray(vector, dtype=np.float32), k, allowed)
         if rows is None:
             statements = [*self.tuning(), self.statement(query, k, allowed, COLUMNS)]
-            rows = self._view.met.take(self._view.session.ask(*statements)[-1])
+            rows = self._view.met.take(self._view.ask(*statements)[-1])
         labels = as_rows(rows)
         scores = self.similarity(query, rows)
         order = np.lexsort((labels, -scores))
@@ -257,7 +268,7 @@ class PostgresWords:
             raise ValueError(msg)
         rows = self._view.expected_said(tokens, k, allowed)
         if rows is None:
-            lines, counts = self._view.session.ask(self.statement(tokens, k, allowed), self.counting(tokens))
+            lines, counts = self._view.ask(self.statement(tokens, k, allowed), self.counting(tokens))
             self.learn(tokens, counts)
             rows = self._view.met.take(lines)
         weights = Counter(tokens)
@@ -279,7 +290,7 @@ class PostgresWords:
         """Return how telling each token is."""
         missing = [token for token in dict.fromkeys(tokens) if token not in self._counts]
         if missing:
-            self.learn(missing, self._view.session.ask(self.counting(missing))[0])
+            self.learn(missing, self._view.ask(self.counting(missing))[0])
         counts = np.array([self._counts[token] for token in tokens], dtype=np.int64)
         return np.log1p((len(self) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
 

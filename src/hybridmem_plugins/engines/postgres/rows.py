@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.engines.postgres.connection import Session, Statement
+from hybridmem_plugins.engines.postgres.connection import Ask, Statement
 from hybridmem_plugins.memory.lexical import Floats
 from hybridmem_plugins.passage import Passage
 
@@ -38,11 +38,11 @@ class MetRows:
     """The passages that a question has met, by row.
 
     Args:
-        session: Reads those that are missing, all that are asked for in one round trip.
+        ask: Runs statements in one round trip; reads what is missing, all that is asked for at once.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
         self._met: dict[int, Met] = {}
 
     def __contains__(self, row: int) -> bool:
@@ -69,7 +69,7 @@ class MetRows:
         """
         missing = [row for row in dict.fromkeys(rows) if row not in self._met]
         if missing:
-            self.take(self._session.ask(by_row(missing))[0])
+            self.take(self._ask(by_row(missing))[0])
         return [self._met[row] for row in rows]
 
     def units(self, rows: Sequence[int], dimension: int) -> Floats:
