@@ -58,6 +58,7 @@ class PostgresAddress:
         """
         try:
             parts = urlsplit(address)
+            _ = parts.port  # reading it checks it
             options = dict(parse_qsl(parts.query, keep_blank_values=True))
         except ValueError:
             msg = "this is no address; write postgresql://user@host:port/database?schema=memory"

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # libpq waits at least this long for a connection, whatever it is told.
 _LEAST_CONNECT = 2
+# Changes of many passages may take this many times as long as an answer.
+_PATIENCE = 10
 _READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _WRITING = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
@@ -76,6 +78,13 @@ class Session:
                     copy.write_row(line)
         except Exception as error:
             raise self._translate(error) from None
+
+    def be_patient(self, *, boundless: bool = False) -> None:
+        """Allow what follows in this transaction to take ten times as long as the timeout, or as long as it takes."""
+        limited = cast("Any", self.connection)
+        seconds = 0.0 if boundless else _PATIENCE * limited.limit
+        limited.limit = seconds or None
+        self.ask(Statement("SELECT set_config('statement_timeout', %s, true)", [str(int(seconds * 1000))]))
 
     @property
     def begun(self) -> bool:
@@ -196,6 +205,7 @@ class Connections:
     def _give_back(self, connection: psycopg.Connection[Any]) -> None:
         """Keep a connection whose transaction is over, and drop any other."""
         try:
+            connection.limit = self.address.timeout  # type: ignore[attr-defined]
             if not connection.closed and connection.info.transaction_status:
                 connection.execute("ROLLBACK")
         except Exception:
@@ -219,7 +229,7 @@ class Connections:
         seconds, schema = self.address.timeout, self.address.schema
         milliseconds = int(seconds * 1000)
         options = (
-            f"-c search_path={schema},public -c statement_timeout={milliseconds} -c lock_timeout={milliseconds} "
+            f"-c search_path={schema},public -c statement_timeout={milliseconds + 250} -c lock_timeout={milliseconds} "
             f"-c idle_in_transaction_session_timeout={max(60_000, 10 * milliseconds)}"
         )
         try:

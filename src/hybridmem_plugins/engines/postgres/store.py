@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from hybridmem_plugins.engines.address import PostgresAddress
 from hybridmem_plugins.engines.postgres import schema
+from hybridmem_plugins.engines.postgres.checking import problems_of
 from hybridmem_plugins.engines.postgres.connection import Connections, Statement
 from hybridmem_plugins.engines.postgres.filters import to_sql
 from hybridmem_plugins.engines.postgres.reading import PostgresView, storable_ids
@@ -22,6 +23,7 @@ from hybridmem_plugins.extraction.model import Extraction, Extractor
 from hybridmem_plugins.memory.embedding import Embedder, check_embedder, fingerprint
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.memory.graph import KnowledgeGraph
+from hybridmem_plugins.memory.inspection import CheckReport
 from hybridmem_plugins.memory.preparation import Preparation
 from hybridmem_plugins.memory.snapshot import NewRecord
 from hybridmem_plugins.memory.validation import Entry, check_ids, check_passages
@@ -216,6 +218,12 @@ class PostgresStore:
         self._refuse_while_reading()
         self._connections.run_alone(*(f"VACUUM (FULL, ANALYZE) {table}" for table in schema.NAMES))
         return True
+
+    def check(self) -> CheckReport:
+        """Verify that all tables agree; reads everything."""
+        with self._connections.reading() as session:
+            version, passages = session.ask(Statement("SELECT version, passages FROM state"))[0][0]
+            return CheckReport(passages, version, problems_of(session.ask))
 
     def load(self, batch: Sequence[NewRecord]) -> None:
         """Store passages with the vectors and extractions that another memory holds; those stored just so stay.

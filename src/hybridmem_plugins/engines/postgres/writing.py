@@ -75,6 +75,7 @@ class Writer(StoredPassages):
         super().__init__(session)
         columns = "version, last_row, passages, tokens, dimension, embedder, indexed"
         self.state = State(*session.ask(Statement(f"SELECT {columns} FROM state FOR UPDATE"))[0][0])
+        session.be_patient()
 
     def delete(self, rows: Sequence[int]) -> None:
         """Remove passages, and what nothing else supports."""
@@ -133,8 +134,8 @@ class Writer(StoredPassages):
         values = (state.version, state.last_row, state.passages, state.tokens, state.dimension, state.embedder)
         self._session.ask(Statement(sql, values))
         if not state.indexed and state.passages >= INDEX_FROM and (state.dimension or 0) <= _LONGEST_INDEXED:
+            self._session.be_patient(boundless=True)
             self._session.ask(
-                Statement("SET LOCAL statement_timeout = 0"),
                 Statement("SET LOCAL maintenance_work_mem = '256MB'"),
                 Statement("CREATE INDEX vectors_nearest ON vectors USING hnsw (vector vector_cosine_ops)"),
                 Statement("UPDATE state SET indexed = true"),
