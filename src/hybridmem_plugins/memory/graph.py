@@ -10,10 +10,10 @@ from typing import Any, get_args
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from rapidfuzz import fuzz, process
 
 from hybridmem_plugins.extraction.model import Extraction, MentionKind, TypedFact
 from hybridmem_plugins.extraction.tokens import STOPWORDS
+from hybridmem_plugins.memory.names import closest
 from hybridmem_plugins.memory.rows import Mask
 from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
 from hybridmem_plugins.passage import Passage
@@ -35,8 +35,6 @@ _MENTIONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 # Words of the longest title that is looked for in the text of others.
 _LONGEST_NAME = 40
-# Percent of equal characters (rapidfuzz's normalised indel similarity) that make two spellings one name.
-_SAME_SPELLING = 86.0
 
 
 class KnowledgeGraph:
@@ -175,10 +173,9 @@ class KnowledgeGraph:
         >>> graph.similar("lothar ii")
         'lothair ii'
         """
-        bucket = self._spellings.get(_spelling(name), ())
-        for match, _, _ in process.extract(name, list(bucket), scorer=fuzz.ratio, score_cutoff=_SAME_SPELLING, limit=3):
+        for match in closest(name, self._spellings.get(_spelling(name), ())):
             if self._info(match, allowed).definers:
-                return str(match)
+                return match
         return None
 
     def similar_names(self, names: Sequence[str], allowed: Mask | None = None) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from rapidfuzz import fuzz, process
 
 from hybridmem_plugins.extraction.tokens import STOPWORDS
 
@@ -30,6 +32,16 @@ def names_in(tokens: Sequence[str], lengths: Mapping[str, Collection[int]]) -> l
                 if not (length == 1 and trivial(form)):
                     found[form] = None
     return list(found)
+
+
+def closest(name: str, candidates: Iterable[str]) -> list[str]:
+    """Return the candidates that may be meant by a misspelt name, the likeliest first, equals in alphabetical order.
+
+    >>> closest("lothar ii", ["lothair i", "lothair ii", "louis ii"])
+    ['lothair ii', 'lothair i']
+    """
+    matches = process.extract(name, list(candidates), scorer=fuzz.ratio, score_cutoff=SAME_SPELLING, limit=None)
+    return [match for match, _, _ in sorted(matches, key=lambda found: (-found[1], found[0]))]
 
 
 def trivial(word: str) -> bool:

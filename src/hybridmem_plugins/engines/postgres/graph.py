@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from rapidfuzz import fuzz, process
-
 from hybridmem_plugins.engines.postgres.connection import Ask, Statement
 from hybridmem_plugins.engines.postgres.rows import COLUMNS, MetRows
 from hybridmem_plugins.engines.postgres.schema import key
 from hybridmem_plugins.memory.graph import MAX_DEFINERS, MAX_MENTIONS_BACKWARD, MAX_MENTIONS_SHARED
-from hybridmem_plugins.memory.names import SAME_SPELLING, drawer
+from hybridmem_plugins.memory.names import SAME_SPELLING, closest, drawer
 from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
 
 # A name is looked at up to these numbers of passages and no further, however many say it.
@@ -91,13 +89,13 @@ class PostgresGraph:
         )
         lines = self._ask(self._about(near))[0]
         self._learn(lines)
-        # In the order in which they became titles, as far as that is known, which decides between equals.
-        candidates = sorted((line[0] for line in lines), key=lambda name: (self._known[name].definers, name))
+        drawers: dict[str, list[str]] = {}
+        for candidate, *_ in lines:
+            drawers.setdefault(drawer(candidate), []).append(candidate)
         found = {}
         for name in names:
-            drawn = [candidate for candidate in candidates if drawer(candidate) == drawer(name)]
-            matches = process.extract(name, drawn, scorer=fuzz.ratio, score_cutoff=SAME_SPELLING, limit=3)
-            best = next((str(match) for match, _, _ in matches if self._known[match].info().definers), None)
+            matches = closest(name, drawers.get(drawer(name), ()))
+            best = next((match for match in matches if self._known[match].info().definers), None)
             if best is not None:
                 found[name] = best
         return found
