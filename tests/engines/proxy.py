@@ -16,7 +16,7 @@ class Proxy:
     Attributes:
         delay: Seconds that every message takes in each direction.
         stalled: Whether nothing gets through.
-        turns: Times that a client spoke after the server had.
+        syncs: Times that a client asked for everything it was still waiting for (PostgreSQL's Sync message).
         cut: Called with all bytes a client has sent so far; true cuts the line before they arrive.
         cut_answer: Called likewise, when the server has answered; true cuts the line before the answer arrives.
     """
@@ -25,7 +25,7 @@ class Proxy:
         self._connect = connect
         self.delay = 0.0
         self.stalled = False
-        self.turns = 0
+        self.syncs = 0
         self.cut: Callable[[bytes], bool] = lambda sent: False
         self.cut_answer: Callable[[bytes], bool] = lambda sent: False
         self._open: list[socket.socket] = []
@@ -71,9 +71,9 @@ class _Line:
                 self._sent = (self._sent + data)[-200_000:]
                 if self._proxy.cut(self._sent):
                     break
+                self._proxy.syncs += self._sent[-len(data) - 4 :].count(b"S\x00\x00\x00\x04")
                 if self._server_spoke:
                     self._server_spoke = False
-                    self._proxy.turns += 1
                     time.sleep(self._proxy.delay)
                 self._wait()
                 self._server.sendall(data)

@@ -359,6 +359,8 @@ class KnowledgeGraph:
         for start, word in enumerate(words):
             if word in lengths:
                 for length in lengths[word]:
+                    if start + length > len(words):
+                        continue
                     name = " ".join(words[start : start + length])
                     for form in (name, name[:-1]) if name.endswith("s") and length > 1 else (name,):
                         if form in self._definers and not (length == 1 and _trivial(form)):

@@ -27,6 +27,8 @@ def names_in(tokens: Sequence[str], lengths: Mapping[str, Collection[int]]) -> l
     found: dict[str, None] = {}
     for start, word in enumerate(tokens):
         for length in lengths.get(word, ()):
+            if start + length > len(tokens):
+                continue
             name = " ".join(tokens[start : start + length])
             for form in (name, name[:-1]) if name.endswith("s") and length > 1 else (name,):
                 if not (length == 1 and trivial(form)):

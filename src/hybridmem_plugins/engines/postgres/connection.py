@@ -155,6 +155,10 @@ class Connections:
             self._free.release()
             connection.close()
 
+    def settle(self) -> None:
+        """Wait until the transactions of all answered questions have ended."""
+        self._ending.submit(int).result()
+
     def forget_vectors(self) -> None:
         """Look the type of vectors up again: the extension was installed just now."""
         self._vector_type = None
@@ -207,7 +211,7 @@ class Connections:
         try:
             connection.limit = self.address.timeout  # type: ignore[attr-defined]
             if not connection.closed and connection.info.transaction_status:
-                connection.execute("ROLLBACK")
+                connection.execute("ROLLBACK", prepare=False)
         except Exception:
             connection.close()
         finally:
