@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +22,8 @@ from hybridmem_plugins.memory.snapshot import NewRecord, Record
 from hybridmem_plugins.memory.validation import Entry
 from hybridmem_plugins.memory.vectors import normalised
 from hybridmem_plugins.passage import Passage
+
+_FEW = 32  # passages for which a second thread does not pay
 
 
 class Stored(Protocol):
@@ -121,19 +125,22 @@ class Preparation:
             Passage(e.passage.text, title=e.passage.title, id=e.id, metadata=json.loads(e.metadata_json))
             for e in entries
         ]
-        matrix = self._vectors(passages)
-        extractions = self._extract(passages)
-        for entry, passage, vector, extraction in zip(entries, passages, matrix, extractions, strict=True):
+        # Embedders leave Python's lock to others for most of their time.
+        with ThreadPoolExecutor(1) as pool:
+            vectors = pool.submit(copy_context().run, self._vectors, passages) if len(passages) > _FEW else None
+            matrix = self._vectors(passages) if vectors is None else None
+            extractions = self._extract(passages)
+            read = [extraction.to_json() for extraction in extractions]
+            tokens = [words(full_text(passage.title, passage.text)) for passage in passages]
+            if vectors is not None:
+                matrix = vectors.result()
+        assert matrix is not None
+        parts = zip(entries, passages, matrix.astype("<f4"), extractions, read, tokens, strict=True)
+        for entry, passage, vector, extraction, text, said in parts:
             record = NewRecord(
-                id=entry.id,
-                title=passage.title,
-                text=passage.text,
-                metadata=entry.metadata_json,
-                extraction=extraction.to_json(),
-                vector=vector.astype("<f4").tobytes(),
+                entry.id, passage.title, passage.text, entry.metadata_json, extraction=text, vector=vector.tobytes()
             )
-            tokens = words(full_text(passage.title, passage.text))
-            self._ready[entry.id] = Prepared(passage, record, extraction, tokens)
+            self._ready[entry.id] = Prepared(passage, record, extraction, said)
 
     def take(self, changed: Sequence[tuple[Entry, int | None]]) -> tuple[list[NewRecord], Batch, NDArray[np.float32]]:
         """Return what to store for the changed passages: records, what the tiers want, and vectors."""

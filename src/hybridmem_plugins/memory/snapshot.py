@@ -165,6 +165,15 @@ class Snapshot:
             yield self._verified(lines)
             last = lines[-1][0]
 
+    def verify(self) -> None:
+        """Verify the checksum of every passage.
+
+        Raises:
+            MemoryFormatError: One is damaged.
+        """
+        for _ in self.batches(4096):
+            pass
+
     def _verified(self, lines: list[tuple[Any, ...]]) -> list[Record]:
         for line in lines:
             if line[6] != checksum(*line[1:6]):

@@ -40,7 +40,7 @@ class HybridMemorySystem:
             and `asearch`, or a function from a question to passages. None makes an empty memory.
         model: Answers the prompts; see `as_chat_model`. None is the shipped fine-tuned 135M model on this machine.
         adapter: For local models: the adapter to answer with, `"base"` for none.
-        k: Passages to retrieve.
+        k: Passages to retrieve. Small models read few passages best, and a longer prompt costs time.
         budget: Most tokens that passages and facts may take in the prompt.
         max_facts: Most facts shown beside the passages.
         order: Where the best evidence stands; see `Synthesis`.
@@ -66,8 +66,8 @@ class HybridMemorySystem:
         model: Any = None,
         *,
         adapter: str | None = None,
-        k: int = 6,
-        budget: int = 1024,
+        k: int = 4,
+        budget: int = 768,
         max_facts: int = 2,
         order: Order = "ends",
         template: str = "numbered",

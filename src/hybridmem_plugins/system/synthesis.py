@@ -54,7 +54,7 @@ class Synthesis:
         template: Name in `augmentation.templates.TEMPLATES`; the shipped adapter was trained on all of them.
     """
 
-    budget: int = 1024
+    budget: int = 768
     max_facts: int = 2
     order: Order = "ends"
     template: str = "numbered"
@@ -108,8 +108,12 @@ class Synthesis:
                 left -= size
         numbered = [replace(source, number=number) for number, source in enumerate(self._ordered(chosen), 1)]
         stated = [NumberedFact(at.number, fact) for fact in facts if (at := _stating(fact, numbered)) is not None]
-        messages = get_template(self.template).messages(question, [source.passage for source in numbered])
+        messages = self.messages(question, [source.passage for source in numbered])
         return Context(messages, tuple(numbered), tuple(stated), allowed - left, smallest)
+
+    def messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
+        """Return the chat for a question and its passages as they stand, which are fenced as data."""
+        return get_template(self.template).messages(question, passages)
 
     def _ordered(self, best_first: list[Source]) -> list[Source]:
         if self.order == "ends":

@@ -130,7 +130,7 @@ class MemorySuite:
                 Passage("text", id=""),
                 Passage("text", id="x", metadata={"f": float("nan")}),
             ):
-                assert _refused(lambda bad=bad: memory.add([_PEOPLE[0], bad]))  # type: ignore[misc]
+                assert _refused(lambda bad=bad: memory.add([_PEOPLE[0], bad]))
             assert _refused(lambda: memory.add([_PEOPLE[0]], [[0.0] * 256]))
             assert _refused(lambda: memory.search("question", filter={"x": {"$regex": "y"}}))
             assert _refused(lambda: memory.delete_where({}))

@@ -145,7 +145,7 @@ class PostgresStore:
             last = 0
             while lines := session.ask(_batch_after(last))[0]:
                 last = lines[-1][0]
-                yield [(NewRecord(*line[1:-1], vector=line[-1].astype("<f4").tobytes()), line[0]) for line in lines]
+                yield [(_record(*line[1:]), line[0]) for line in lines]
 
     def networkx(self) -> nx.MultiDiGraph:
         """Read the whole graph into memory: a copy, for memories small enough."""
@@ -345,3 +345,7 @@ def _batch_after(row: int) -> Statement:
         "JOIN vectors v ON v.row = p.row WHERE p.row > %s ORDER BY p.row LIMIT %s"
     )
     return Statement(sql, [row, _BATCH])
+
+
+def _record(identity: str, title: str | None, text: str, metadata: str, extraction: str, vector: Any) -> NewRecord:
+    return NewRecord(identity, title, text, metadata, extraction, vector.astype("<f4").tobytes())
