@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -30,14 +29,15 @@ from hybridmem_plugins.memory.static_embedder import StaticEmbedder
 from hybridmem_plugins.memory.store import MemoryStore
 from hybridmem_plugins.memory.vectors import Engine
 from hybridmem_plugins.passage import Passage
+from hybridmem_plugins.retrieval.asking import check_question, unit_vector
 from hybridmem_plugins.retrieval.engine import Result, retrieve
 from hybridmem_plugins.retrieval.explain import Explanation, explain
 from hybridmem_plugins.retrieval.features import FIRST_STAGE
 from hybridmem_plugins.retrieval.linking import Question, names_said, read_question
-from hybridmem_plugins.retrieval.model import ROUTES, Fact, Hit, Route
+from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 from hybridmem_plugins.retrieval.provenance import facts_of, path_rows, provenance, stated_fact
 from hybridmem_plugins.retrieval.router import Choice, Router, default_router
-from hybridmem_plugins.retrieval.tiers import LexicalTier, RelationalTier, SemanticTier
+from hybridmem_plugins.retrieval.tiers import BoundTiers
 
 T = TypeVar("T")
 Vector = NDArray[np.float32]
@@ -203,7 +203,7 @@ class HybridMemory:
         Raises:
             ValueError: An empty question, k < 1, or an unknown filter operator.
         """
-        _check_question(question, k, "auto")
+        check_question(question, k, "auto")
         with self._store.steady():
             scores = {str(hit.passage.id): hit.score for hit in self.search(question, max(k, _FACT_SOURCES), filter)}
             with self._store.reading() as store:
@@ -276,7 +276,7 @@ class HybridMemory:
         finish: Callable[[View, Result], T],
     ) -> T:
         """Search, and finish while the store still holds what was found."""
-        _check_question(question, k, route)
+        check_question(question, k, route)
         with self._store.steady():
             with self._store.reading() as store:
                 asked = self._read(question, store, store.allowed(filter))
@@ -292,7 +292,7 @@ class HybridMemory:
                     asked = self._read(question, store, allowed)
                 named = [row for link in asked.titles for row in link.info.definers]
                 store.expect(vectors[0], asked.terms, max(k, FIRST_STAGE), named, allowed)
-                tiers = _Tiers(store.vectors, store.lexical, store.graph)
+                tiers = BoundTiers(store.vectors, store.lexical, store.graph)
                 result = retrieve(asked, vectors, tiers, k, allowed=allowed, route=route, router=self.router)
                 return finish(store, result)
 
@@ -301,10 +301,10 @@ class HybridMemory:
 
     def _embed(self, question: Question) -> tuple[Vector, Vector]:
         """Return the vectors of a question and of what it asks about its titles."""
-        vector = _vector(self.embedder.embed_query(question.text))
+        vector = unit_vector(self.embedder.embed_query(question.text))
         if not question.titles or not question.rest:
             return vector, vector
-        return vector, _vector(self.embedder.embed_query(question.rest))
+        return vector, unit_vector(self.embedder.embed_query(question.rest))
 
     # --- async twins ---------------------------------------------------------------------------------------------
 
@@ -369,13 +369,6 @@ class HybridMemory:
         await self.aclose()
 
 
-@dataclass(frozen=True, slots=True)
-class _Tiers:
-    semantic: SemanticTier
-    lexical: LexicalTier
-    relational: RelationalTier
-
-
 def _hits(store: View, result: Result, k: int) -> list[Hit]:
     """Read the passages that were found and say why each is there; equal scores are in the order of their ids."""
     ids = dict(zip([f.row for f in result.found], store.ids([f.row for f in result.found]), strict=True))
@@ -393,30 +386,3 @@ def _hits(store: View, result: Result, k: int) -> list[Hit]:
 
 def _nothing_stored(route: Route) -> Choice:
     return Choice("semantic" if route == "auto" else route, "the memory is empty")
-
-
-def _vector(values: Any) -> Vector:
-    vector = np.asarray(values, dtype=np.float32).reshape(-1)
-    norm = float(np.linalg.norm(vector))
-    if not np.isfinite(norm):
-        msg = "the embedder gave a vector with NaN or infinity for the question"
-        raise ValueError(msg)
-    return vector / norm if norm else vector
-
-
-def _check_question(question: str, k: int, route: str) -> None:
-    if not isinstance(question, str):
-        msg = f"the question must be a string, not {type(question).__name__}"
-        raise TypeError(msg)
-    if not question.strip():
-        msg = "the question is empty"
-        raise ValueError(msg)
-    if isinstance(k, bool) or not isinstance(k, int):
-        msg = f"k must be an integer, not {type(k).__name__}"
-        raise TypeError(msg)
-    if k < 1:
-        msg = f"k must be at least 1, not {k}"
-        raise ValueError(msg)
-    if route not in ROUTES:
-        msg = f"unknown route {route!r}; use one of {', '.join(map(repr, ROUTES))}"
-        raise ValueError(msg)

@@ -8,6 +8,7 @@ rows or a condition in SQL; retrieval passes it on and does not look into it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from numpy.typing import ArrayLike
@@ -86,3 +87,12 @@ class Tiers(Protocol):
     def relational(self) -> RelationalTier:
         """The knowledge graph."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTiers:
+    """Three tiers of one memory, put together."""
+
+    semantic: SemanticTier
+    lexical: LexicalTier
+    relational: RelationalTier

@@ -13,7 +13,7 @@ from hybridmem_plugins.memory.names import SAME_SPELLING, closest, drawer
 from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
 
 # A name is looked at up to these numbers of passages and no further, however many say it.
-_DEFINERS_SEEN = MAX_MENTIONS_SHARED + MAX_DEFINERS + 1
+_DEFINERS_SEEN = MAX_DEFINERS + 1
 _MENTIONS_SEEN = MAX_MENTIONS_BACKWARD + 1
 # Names of about the same length that are compared with a misspelt one.
 _SPELLINGS = 5000
@@ -165,13 +165,10 @@ class PostgresGraph:
 
     def _across(self, walk: Columns, row: int, names: Sequence[str]) -> None:
         for name in names:
-            known = self._known[name]
-            info = known.info()
-            count = info.mentions + len(known.definers)
-            if self._allowed is None and not 1 < count <= MAX_MENTIONS_SHARED + MAX_DEFINERS:
-                continue
+            info = self._known[name].info()
             if info.mentions <= MAX_MENTIONS_SHARED:
-                walk.add(row, known.mentioning, Link("shared", name, info.meanings, info.mentions))
+                link = Link("shared", name, info.meanings, info.mentions)
+                walk.add(row, self._known[name].mentioning, link)
 
     def _learn(self, lines: list[tuple[Any, ...]]) -> None:
         for name, definers, titles, mentioning, is_title in lines:
@@ -217,7 +214,7 @@ class PostgresGraph:
             f"SELECT {COLUMNS} FROM targets JOIN passages p ON p.row = targets.row "
             "JOIN vectors v ON v.row = targets.row WHERE targets.row <> ALL(%s::bigint[])"
         )
-        return Statement(sql, [rows, *where.parameters, MAX_DEFINERS + 1, MAX_DEFINERS, list(self._met)])
+        return Statement(sql, [rows, *where.parameters, _DEFINERS_SEEN, MAX_DEFINERS, list(self._met)])
 
     def _condition(self, table: str) -> tuple[str, Statement]:
         """Return how a table of rows is held to the filter: what to join, and what to ask."""
