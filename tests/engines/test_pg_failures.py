@@ -19,6 +19,8 @@ from hybridmem_plugins.engines import open_engine
 from hybridmem_plugins.errors import EngineError, MemoryLockedError
 from hybridmem_plugins.samples import load_corpus
 
+pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+
 SECRET = "hunter2-Zebra"
 CORPUS = load_corpus()
 
@@ -153,7 +155,6 @@ def test_a_wrong_password_is_a_clear_error_without_it(postgres: str, query: Any,
     ],
 )
 def test_a_bad_address_is_refused_without_showing_it(address: str, caplog: Any) -> None:
-    pytest.importorskip("psycopg")
     with pytest.raises(ValueError, match=r".{20}") as caught:
         HybridMemory(path=address)
     assert_no_secret(caught.value, caplog.text)
