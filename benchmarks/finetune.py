@@ -86,6 +86,7 @@ def fast_float32():
 
 def load_model(options, device):
     folder = Path(options.work) / "base"
+    await_file(folder / "ready.json")
     return loading.load_base(folder, dtype="float32", device=device), loading.load_tokenizer(folder)
 
 
@@ -98,6 +99,7 @@ def prepare(options):
     tokenizer = loading.load_tokenizer(folder)
     chat = render_chat(tokenizer, [{"role": "user", "content": "Ärger: 1,234.5 <b>x</b>\n\n``` don't \u00a0 \ufb01"}])
     ids = tokenizer(chat, add_special_tokens=False)["input_ids"]
+    write_json(folder / "ready.json", {})
     say(options, f"vocabulary {len(tokenizer)}, check {zlib.crc32(str(ids).encode())}")
 
 
@@ -130,7 +132,9 @@ def rows(options):
         places = json.loads(file.read_text(encoding="utf-8"))
         passages = {passage.id: passage for passage in recipes.training_passages(RECIPE, options.data)}
         search = lambda question: [passages[key] for key in places[question]]  # noqa: E731
-    made = recipes.training_rows(RECIPE, options.data, seed=options.seed, arm=options.arm, search=search)
+    made = recipes.training_rows(
+        RECIPE, options.data, seed=options.seed, arm=options.arm, search=search, style="quoted"
+    )
     write_lines(Path(options.work) / f"rows/{options.arm}-s{options.seed}.jsonl.xz", made)
     say(options, f"{options.arm}, seed {options.seed}: {len(made)} rows")
 
@@ -241,8 +245,12 @@ def restyled(completion, style):
     return said.answer if style == "span" else f"[{said.cited[0]}] {said.answer}"
 
 
-def encode_part(folder, max_length, part):
-    return fitting_rows(part, loading.load_tokenizer(folder), max_length)
+def encode_part(folder, max_length, parts):
+    """Encode some rows and some guard rows; runs in a process of its own."""
+    rows, guards = parts
+    tokenizer = loading.load_tokenizer(folder)
+    encoder = RowEncoder(tokenizer, max_length)
+    return *fitting_rows(rows, tokenizer, max_length), [encoder.encode_guard(row) for row in guards]
 
 
 def encoded_rows(options, config):
@@ -252,15 +260,17 @@ def encoded_rows(options, config):
         kept = {item.id.split("/")[3] for item in load_eval(options, "tuning") if item.suite == "tuning"}
         made = [row for row in made if row["id"].rpartition("/")[0] not in kept]
     made = [{**row, "completion": restyled(row["completion"], options.style)} for row in made]
-    if options.limit:
-        made = made[:: max(1, len(made) // options.limit)]
+    replay = await_file(Path(options.work) / "replay.json")
+    held = recipes.guard_rows(RECIPE, options.data, replay["train"], seed=options.seed)[:: options.every]
+    count = options.workers
+    parts = [(made[number::count], held[number::count]) for number in range(count)]
     encode = partial(encode_part, Path(options.work) / "base", config.max_length)
-    with multiprocessing.get_context("fork").Pool(options.workers) as pool:
-        parts = pool.map(encode, [made[number :: options.workers] for number in range(options.workers)])
-    encoded = [row for part, _ in parts for row in part]
+    with multiprocessing.get_context("fork").Pool(count) as pool:
+        done = pool.map(encode, parts)
+    encoded, guards = [row for rows, _, _ in done for row in rows], [row for _, _, rows in done for row in rows]
     tokens = sum(len(row.input_ids) for row in encoded)
-    say(options, f"{len(encoded)} rows, {tokens} tokens, {sum(left for _, left in parts)} rows do not fit")
-    return encoded
+    say(options, f"{len(encoded)} rows, {tokens} tokens, {sum(left for _, left, _ in done)} rows do not fit")
+    return encoded, guards, replay
 
 
 def arm_config(options, count):
@@ -277,13 +287,9 @@ def arm_config(options, count):
 
 
 def arm(options):
-    encoded = encoded_rows(options, RECIPE.config)
+    encoded, held, replay = encoded_rows(options, RECIPE.config)
     config = arm_config(options, len(encoded))
     items = load_eval(options, options.items)
-    encoder = RowEncoder(loading.load_tokenizer(Path(options.work) / "base"), config.max_length)
-    replay = await_file(Path(options.work) / "replay.json")
-    held = recipes.guard_rows(RECIPE, options.data, replay["train"], seed=options.seed)[:: options.every]
-    held = [encoder.encode_guard(row) for row in held]
     out = Path(options.work) / "adapters" / options.name
     say(options, f"{len(held)} guard rows, {len(items)} items; waits for its slot")
     import torch
@@ -393,7 +399,6 @@ def main():
         parser.add_argument(flag, type=float)
     for flag in ("--kl-tokens", "--rank", "--micro", "--steps", "--size"):
         parser.add_argument(flag, type=int)
-    parser.add_argument("--limit", type=int, default=0, help="take about so many training rows")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--full", action="store_true", help="measure IFEval too")
     parser.add_argument("--scales", default="")

@@ -62,6 +62,7 @@ class Recipe:
         plain: Most plain passages to guard.
         style: What completions look like, one of `targets.STYLES`.
         rounds: Times that all copies are made, with fresh noise each time.
+        steps: Steps to train, over which the learning rate falls; None for all epochs.
     """
 
     name: str
@@ -70,8 +71,9 @@ class Recipe:
     replay: int = 2500
     replay_tokens: int = 160
     plain: int = 2500
-    style: str = "quoted"
+    style: str = "cited"
     rounds: int = 2
+    steps: int | None = None
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -87,10 +89,11 @@ RECIPES: Mapping[str, Recipe] = {
             Source("tatqa-dev-span", ((2, "hard"),)),
         ),
         config=TrainConfig(
-            rank=32, alpha=64, learning_rate=1e-3, batch_size=32, max_length=1536, kl_weight=1.0, guard_share=0.125,
+            rank=32, alpha=64, learning_rate=1e-3, batch_size=32, max_length=1152, kl_weight=1.0, guard_share=0.125,
             kl_tokens=1024, kl_rows=4,
             save_dtype="float16",
         ),
+        steps=950,
     ),
 }  # fmt: skip
 

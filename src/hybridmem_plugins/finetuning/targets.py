@@ -25,8 +25,8 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[A-Z0-9“])|\n+")
 def write_target(row: Mapping[str, Any], style: str) -> str | None:
     """Write a row's completion in a style; None where the context does not support one.
 
-    An abstention stays as it is. A quoted sentence is the clean one, but only where the damaged passage still shows it:
-    a model that learns to write what it cannot read learns to invent.
+    An abstention stays as it is. A citing row needs a sentence that holds the answer and that the damaged passage still
+    shows: a model that learns to write what it cannot read learns to invent. What is quoted is the clean sentence.
 
     Args:
         row: A row of `NoisyDataset`.
@@ -38,7 +38,7 @@ def write_target(row: Mapping[str, Any], style: str) -> str | None:
     if style not in STYLES:
         msg = f"Unknown style {style!r}. Choose one of: {', '.join(STYLES)}."
         raise ValueError(msg)
-    completion = str(row["completion"])
+    completion = _fullest(row)
     if style == "span" or row["labels"]["abstain"]:
         return completion
     spans = _spans(row, completion)
@@ -46,12 +46,26 @@ def write_target(row: Mapping[str, Any], style: str) -> str | None:
     if place is None:
         return None
     cited = f"[{place + 1}] "
-    if style == "cited":
-        return cited + completion
     if row["labels"]["contradiction"]:
-        return f"{cited}{ANSWER_MARK}{completion}"
+        return cited + completion
     sentence = _sentence(row, spans, str(row["passages"][place]["text"]))
-    return None if sentence is None else f"{cited}{sentence}\n{ANSWER_MARK}{completion}"
+    if sentence is None:
+        return None
+    return cited + completion if style == "cited" else f"{cited}{sentence}\n{ANSWER_MARK}{completion}"
+
+
+def _fullest(row: Mapping[str, Any]) -> str:
+    """Return the completion, or the longest form of the answer that the context holds where there are several."""
+    completion = str(row["completion"])
+    if row["labels"]["abstain"] or row["labels"]["contradiction"] or completion not in row["answers"]:
+        return completion
+    texts = [str(passage["text"]) for passage in row["passages"] if passage["role"] in GOLD_ROLES]
+    held = [
+        str(answer)
+        for answer, spans in zip(row["answers"], row["answer_spans"], strict=True)
+        if all(any(contains_answer(text, [span]) for text in texts) for span in spans)
+    ]
+    return max(held, key=len, default=completion)
 
 
 def _spans(row: Mapping[str, Any], completion: str) -> Sequence[str]:

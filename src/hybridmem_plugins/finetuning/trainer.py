@@ -231,7 +231,7 @@ class Trainer:
             output_dir=str(self.output), num_train_epochs=1, max_steps=max_steps or -1,
             per_device_train_batch_size=step_rows, gradient_accumulation_steps=self._parts,
             learning_rate=config.learning_rate, lr_scheduler_type="cosine",
-            warmup_steps=round(config.warmup * steps), weight_decay=config.weight_decay,
+            warmup_steps=round(config.warmup * min(steps, max_steps or steps)), weight_decay=config.weight_decay,
             optim="adamw_torch_fused" if on_gpu else "adamw_torch", max_grad_norm=1.0,
             bf16=bf16, use_cpu=not on_gpu, seed=config.seed, data_seed=config.seed, report_to="none", logging_steps=10,
             save_strategy="steps" if config.save_steps else "no", save_steps=config.save_steps or 500,
