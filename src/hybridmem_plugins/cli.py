@@ -32,6 +32,8 @@ ROOM_COMMANDS = {
     "train": "hybridmem_plugins.finetuning.command",
     "evaluate": "hybridmem_plugins.finetuning.command",
     "export-model": "hybridmem_plugins.finetuning.command",
+    "compare": "hybridmem_plugins.comparison.command",
+    "migrate": "hybridmem_plugins.engines.command",
     **dict.fromkeys(("check", "export", "import", "delete", "compact"), "hybridmem_plugins.cli_maintenance"),
 }
 """Commands of other rooms: the name, which is that of the function too (`import_` for `import`), and its module."""
@@ -236,9 +238,10 @@ def _open(folder: Path) -> HybridMemory:
 @app.command()
 def demo(
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages each way may find.")] = 4,
+    answers: Annotated[bool, typer.Option(help="Let the shipped model answer as well.")] = True,
 ) -> None:
-    """Compare hybrid retrieval with vectors alone, on a small corpus about memory technology."""
-    from hybridmem_plugins import HybridMemory, cli_views
+    """Compare hybrid retrieval with vectors alone, and let the shipped model answer, on a small sample corpus."""
+    from hybridmem_plugins import HybridMemory, cli_demo, cli_views
     from hybridmem_plugins.samples import load_corpus, load_questions
 
     corpus = load_corpus()
@@ -252,9 +255,11 @@ def demo(
             for question in load_questions()
             if question.gold
         ]
-    for question, vectors, hybrid in results:
-        cli_views.print_comparison(question, vectors, hybrid, titles)
-    cli_views.print_demo_end(results)
+        for question, vectors, hybrid in results:
+            cli_views.print_comparison(question, vectors, hybrid, titles)
+        cli_views.print_demo_end(results)
+        if answers:
+            cli_demo.show_answers(memory, load_questions())
 
 
 if __name__ == "__main__":

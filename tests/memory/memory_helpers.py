@@ -13,6 +13,8 @@ import pytest
 
 from hybridmem_plugins.extraction.model import Extraction, Mention
 from hybridmem_plugins.extraction.tokens import words
+from hybridmem_plugins.memory.cachefile import load_cache, save_cache
+from hybridmem_plugins.memory.rows import Rows, as_rows
 from hybridmem_plugins.memory.store import MemoryStore
 from hybridmem_plugins.passage import Passage
 
@@ -56,7 +58,7 @@ class FakeGraph:
     """Remembers what it was told."""
 
     def __init__(self) -> None:
-        self.find_phrase: Any = None
+        self.find_phrases: Any = None
         self.known: dict[int, tuple[Passage, Extraction, list[str]]] = {}
 
     def add(
@@ -79,6 +81,16 @@ class FakeGraph:
 
     def clear(self) -> None:
         self.known.clear()
+
+    def rows(self) -> Rows:
+        return as_rows(list(self.known))
+
+    def save(self, folder: Path, stamp: Any = None) -> None:
+        """Write nothing but the stamp: what the store told it is to come from the journal again."""
+        save_cache(folder, "graph", {"stamp": stamp}, {})
+
+    def load(self, folder: Path) -> Any:
+        return load_cache(folder, "graph")[0]["stamp"]
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_bad_caches_are_made_anew_and_it_is_said(
             file.write_bytes(content[: len(content) // 2] if harm == "cut" else b"\x00garbage" * 50)
     with caplog.at_level(logging.WARNING):
         store = open_store(folder)
-    assert caplog.text.count("rebuilt from the journal") == 2
+    assert caplog.text.count("rebuilt from the journal") == 4
     assert contents(store) == expected
     assert_whole(store)
     store.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from memory_helpers import FakeEmbedder
 
 from hybridmem_plugins import HybridMemory, Passage
+from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.extraction.builtin import BuiltinExtractor
 from hybridmem_plugins.extraction.model import Extraction, Mention, TypedFact
 from hybridmem_plugins.extraction.tokens import words
+from hybridmem_plugins.memory.cachefile import save_cache
 from hybridmem_plugins.memory.graph import (
     MAX_DEFINERS,
     MAX_MENTIONS_BACKWARD,
@@ -45,11 +47,11 @@ class Bench:
         self.tokens: dict[int, list[str]] = {}
         self.graph = KnowledgeGraph(self.find)
 
-    def find(self, phrase: Sequence[str]) -> Iterable[int]:
-        size = len(phrase)
-        for row, tokens in self.tokens.items():
-            if any(tokens[i : i + size] == list(phrase) for i in range(len(tokens) - size + 1)):
-                yield row
+    def find(self, phrases: Sequence[Sequence[str]]) -> list[list[int]]:
+        return [
+            [row for row, tokens in self.tokens.items() if f" {' '.join(phrase)} " in f" {' '.join(tokens)} "]
+            for phrase in phrases
+        ]
 
     def add(self, passages: dict[int, Passage], extractor: Any = None) -> None:
         texts = {row: words(f"{p.title}\n{p.text}" if p.title else p.text) for row, p in passages.items()}
@@ -267,3 +269,35 @@ def test_an_extractors_names_cannot_pose_as_passages() -> None:
         with pytest.raises(ValueError, match="passage:a"):
             memory.add([Passage("two", id="b")])
         assert len(memory) == 1
+
+
+@given(passages=PASSAGES, data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_saved_graph_is_read_back_whole_and_lives_on(passages: list[Passage], data: st.DataObject) -> None:
+    rows = numbered(passages)
+    cut = data.draw(st.integers(0, len(rows)))
+    gone = data.draw(st.lists(st.sampled_from(list(rows)), unique=True))
+    first = {row: rows[row] for row in list(rows)[:cut]}
+    saved, again = built(first), Bench()
+    again.tokens = dict(saved.tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        saved.graph.save(Path(folder), {"version": 7})
+        assert again.graph.load(Path(folder)) == {"version": 7}
+    assert again.graph.rows().tolist() == list(first)
+    for bench in (saved, again):
+        bench.add({row: rows[row] for row in list(rows)[cut:]})
+        bench.remove(gone)
+    assert canonical(again.graph.view) == canonical(saved.graph.view)
+    for hidden in ("_definers", "_lengths", "_spellings", "_facts", "_relating", "_rows", "_nodes"):
+        assert getattr(again.graph, hidden) == getattr(saved.graph, hidden)
+
+
+@pytest.mark.parametrize("harm", ["counts", "name", "text"])
+def test_a_damaged_graph_file_is_refused_and_leaves_nothing(tmp_path: Path, harm: str) -> None:
+    bench = built({1: Passage("Ada met Charles Babbage.", title="Ada", id="a"), 2: Passage("Ada.", id="b")})
+    edges = bench.graph._edges().to_arrays()
+    bad = {"counts": edges["counts"] + 1, "name": edges["name"] + 10_000, "text": edges["text"][:-4]}
+    save_cache(tmp_path, "graph", {"stamp": None}, {**edges, harm: bad[harm]})
+    with pytest.raises(MemoryFormatError, match="damaged"):
+        bench.graph.load(tmp_path)
+    assert len(bench.graph) == 0

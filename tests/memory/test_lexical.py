@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridmem_plugins.errors import MemoryFormatError
-from hybridmem_plugins.memory import postings
+from hybridmem_plugins.memory import lexical, postings
 from hybridmem_plugins.memory.lexical import LexicalIndex
 
 bm25s = pytest.importorskip("bm25s")
@@ -110,13 +110,32 @@ def test_the_long_phrase_scan_equals_the_short_one() -> None:
     index = LexicalIndex()
     index.add(range(1, 501), texts)
     index.remove([3, 4])
-    for phrase in (["w1", "w1"], ["w2", "w1"], ["w12", "w1", "w2"], ["w1"], ["w1", "zz"]):
+    phrases = [["w1", "w1"], ["w2", "w1"], ["w12", "w1", "w2"], ["w1"], ["w1", "zz"], texts[9], texts[9][-1:] * 3]
+    together = index.rows_with_phrases(phrases)
+    for phrase, found in zip(phrases, together, strict=True):
         wanted = [
             row
             for row, text in enumerate(texts, 1)
             if row not in (3, 4) and any(text[i : i + len(phrase)] == phrase for i in range(len(text)))
         ]
         assert index.rows_with_phrase(phrase).tolist() == wanted
+        assert found.tolist() == wanted
+
+
+@pytest.mark.parametrize("read", [0, 10**9])
+def test_gains_add_up_to_the_score(monkeypatch: pytest.MonkeyPatch, read: int) -> None:
+    monkeypatch.setattr(lexical, "_READ_TOKENS", read)
+    texts = documents(200, seed=3, words=60)
+    index = LexicalIndex()
+    index.add(range(1, 201), [[], *texts[1:]])
+    index.remove([7])
+    query = ["w1", "nowhere", "w2", "w9"]
+    rows = [1, 2, 200, 50]
+    gains = index.gains(query, rows)
+    assert gains.shape == (4, 4)
+    assert not gains[0].any()
+    assert not gains[:, 1].any()
+    assert np.allclose(gains.sum(axis=1), index.score(query, rows), atol=1e-6)
 
 
 def test_idf_and_terms() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
 from hybridmem_plugins.extraction.model import Extraction, Mention, MentionKind
 from hybridmem_plugins.extraction.sentences import sentence_spans
@@ -30,10 +29,14 @@ _OPENERS = frozenset(
 )
 _ARTICLES = ("the ", "a ", "an ")
 _WORD = re.compile(r"[^\W_](?:[\w'’\-]*\w)?|[^\w\s]")
-# The next word with a capital in a text of ASCII only, wherever `_WORD` would find it.
-_CAPITALISED = re.compile(r"(?<![\w'\-])[_'\-]*([A-Z](?:[\w'\-]*\w)?)")
-_CAPITALISED_HERE = re.compile(r"[_'\-]*([A-Z](?:[\w'\-]*\w)?)")
-_YEAR = re.compile(r"(?<![\d.,/-])(?:1[0-9]|20)\d\d(?![\d/-]|[.,]\d)")
+# Here and below, what can open a match comes first and what must not stand before it after that: searching then skips
+# to such characters. In text of ASCII only: words with a capital, and what may stand between two of them in a name.
+_ASCII_CAPITALISED = re.compile(
+    r"[A-Z](?<![^\W_][A-Z])(?<![^\W_][_'\-][A-Z])(?<![^\W_][_'\-]{2}[A-Z])(?:[\w'\-]*\w)?", re.ASCII
+)
+_ASCII_NUMBERS = re.compile(r"(?:[\s_]\d+(?!['\-]*\w))+", re.ASCII)
+_ASCII_BETWEEN = re.compile(rf"(?:[\s_]*(?:(?:{'|'.join(sorted(_CONNECTORS))})(?!['\-]*\w)|[&.]))*[\s_]*", re.ASCII)
+_YEAR = re.compile(r"[12](?<![\d.,/-].)(?:(?<=1)[0-9]|0)\d\d(?![\d/-]|[.,]\d)")
 _QUOTE = re.compile(r"[“\"«„「『]([^“”\"«»„」』\n]{2,80})[”\"»“」』]")
 _QUOTE_MARKS = '“"«„「『'
 _MARKDOWN_LINK = re.compile(r"\[([^\[\]\n]{1,200})\]\(([^()\s]{1,500})[^()\n]*\)")
@@ -79,7 +82,7 @@ def capitalised_names(text: str) -> list[str]:
     >>> capitalised_names("When did Lothair II of Lotharingia marry?")
     ['Lothair II of Lotharingia']
     """
-    return [surface for start, end in sentence_spans(text) for surface, _ in _capitalised(text[start:end])]
+    return [surface for start, end in sentence_spans(text) for surface, _ in _names(text, start, end)]
 
 
 def _extract(passage: Passage) -> Extraction:
@@ -110,7 +113,7 @@ def _definitions(passage: Passage, text: str, sentences: list[tuple[int, int]]) 
 
 def _leading_subject(sentence: str) -> Iterator[str]:
     """Yield the name an untitled passage opens with, which is what encyclopedic and technical prose is about."""
-    for surface, offset in _capitalised(sentence):
+    for surface, offset in _names(sentence, 0, len(sentence)):
         if offset <= len("The “"):
             yield surface
         return
@@ -133,8 +136,8 @@ def _surfaces(text: str, sentences: list[tuple[int, int]]) -> Iterator[tuple[str
         for match in _QUOTE.finditer(text):
             yield match.group(1), "quote", match.start()
     for start, end in sentences:
-        for surface, offset in _capitalised(text[start:end]):
-            yield surface, "name", start + offset
+        for surface, offset in _names(text, start, end):
+            yield surface, "name", offset
     for match in _YEAR.finditer(text):
         yield match.group(), "year", match.start()
 
@@ -143,6 +146,39 @@ def _target_name(target: str) -> str:
     """Turn a link's target into the name it most likely stands for: `docs/Ion_trap.md#use` gives `Ion trap`."""
     path = target.split("#")[0].split("?")[0].rstrip("/")
     return re.sub(r"[_\-]+|%20", " ", path.rsplit("/", 1)[-1].rsplit(".", 1)[0])
+
+
+def _names(text: str, start: int, end: int) -> Iterator[tuple[str, int]]:
+    """Yield each run of capitalised words in a sentence, and its offset in the text."""
+    sentence = text[start:end]
+    for surface, offset in (_ascii_capitalised if sentence.isascii() else _capitalised)(sentence):
+        yield surface, start + offset
+
+
+def _ascii_capitalised(sentence: str) -> Iterator[tuple[str, int]]:
+    """Do as `_capitalised`, looking only at words with a capital, several times as fast."""
+    opened, end = -1, 0
+    for match in _ASCII_CAPITALISED.finditer(sentence):
+        start, stop = match.span()
+        if opened >= 0:
+            gap = sentence[end:start]
+            if gap == " ":
+                end = stop
+                continue
+            numbers = _ASCII_NUMBERS.match(gap)
+            if numbers:
+                end += numbers.end()
+                gap = gap[numbers.end() :]
+            if _ASCII_BETWEEN.fullmatch(gap) and ("." not in gap or _initial(sentence, end)):
+                end = stop
+                continue
+            yield sentence[opened:end], opened
+            opened = -1
+        if match.group().lower() not in _OPENERS:
+            opened, end = start, stop
+    if opened >= 0:
+        numbers = _ASCII_NUMBERS.match(sentence, end)
+        yield sentence[opened : numbers.end() if numbers else end], opened
 
 
 def _capitalised(sentence: str) -> Iterator[tuple[str, int]]:
@@ -170,15 +206,6 @@ def _capitalised(sentence: str) -> Iterator[tuple[str, int]]:
 
 def _next_capitalised(sentence: str, position: int) -> tuple[int, int] | None:
     """Return where the next capitalised word begins and ends that may open a name."""
-    if sentence.isascii():
-        # A word may begin right here, whatever stands before: what ended the last name was a word of its own.
-        first = _CAPITALISED_HERE.match(sentence, position)
-        for match in chain(
-            [first] if first else [], _CAPITALISED.finditer(sentence, first.end() if first else position)
-        ):
-            if match.group(1).lower() not in _OPENERS:
-                return match.span(1)
-        return None
     for match in _WORD.finditer(sentence, position):
         token = match.group()
         if token[0].isupper() and token.lower() not in _OPENERS:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from hybridmem_plugins.passage import Passage
 
 MentionKind = Literal["link", "quote", "name", "year", "entity"]
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
+class Mention(NamedTuple):
     """An entity named in a passage.
 
     Attributes:
@@ -60,7 +59,7 @@ class Extraction:
             [
                 [offset for span in self.sentences for offset in span],
                 self.defines,
-                [(m.name, m.kind, m.sentence) for m in self.mentions],
+                self.mentions,
                 [(f.subject, f.relation, f.object, f.sentence) for f in self.facts],
             ],
             ensure_ascii=False,

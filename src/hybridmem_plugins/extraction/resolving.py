@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from hybridmem_plugins.extraction.model import Extraction, Extractor, Mention, TypedFact
@@ -112,7 +111,7 @@ class ResolvingExtractor:
         for mention in [*extraction.mentions, *self._alias_mentions(passage, extraction)]:
             name = resolve(mention.name)
             if name not in defines:
-                mentions.setdefault(name, replace(mention, name=name))
+                mentions.setdefault(name, mention._replace(name=name))
         facts = [
             TypedFact(resolve(fact.subject), fact.relation, resolve(fact.object), fact.sentence)
             for fact in extraction.facts

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-# A stop followed by space and something that can open a sentence, a full-width stop, or a line break.
-_BOUNDARY = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’»)\]]*(?=\s+[^\sa-zß-öø-ÿ])|[。！？｡।؟]+[」』”]*|\n+")
+# A stop followed by space and something that can open a sentence, a full-width stop, or a line break. What can open a
+# match comes first and alone, so that searching skips to such characters.
+_BOUNDARY = re.compile(
+    r"[.!?…。！？｡।؟\n](?:"
+    r"(?<=[.!?…])(?<![.!?…]{2})[.!?…]*[\"'”’»)\]]*(?=\s+[^\sa-zß-öø-ÿ])"
+    r"|(?<=[。！？｡।؟])[。！？｡।؟]*[」』”]*"
+    r"|(?<=\n)\n*)"
+)
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(\[\"“])(?:[^\W\d_]|Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|Lt|Col|Gen|Capt|Sgt|Rev|Hon|Mt|Ft|No|vs|c|ca|cf|approx|est|e\.g|i\.e|"
     r"Inc|Ltd|Co|Corp|Bros|Vol|Op|Nr|Bd|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\.$"
@@ -20,21 +27,27 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     >>> [text[a:b] for a, b in sentence_spans(text)]
     ['Dr. Ada met J. R. Smith.', 'They spoke.', '東京は首都。', '大阪は都市。']
     """
-    spans: list[tuple[int, int]] = []
+    return list(each_sentence(text))
+
+
+def each_sentence(text: str) -> Iterator[tuple[int, int]]:
+    """Yield what `sentence_spans` returns, without looking further than asked for."""
     start = 0
     for match in _BOUNDARY.finditer(text):
         end = match.end()
         if match.group() == "." and _ABBREVIATION.search(text, max(start, end - _LONGEST_ABBREVIATION), end):
             continue
-        _append(spans, text, start, end)
+        if span := _trimmed(text, start, end):
+            yield span
         start = end
-    _append(spans, text, start, len(text))
-    return spans
+    if span := _trimmed(text, start, len(text)):
+        yield span
 
 
-def _append(spans: list[tuple[int, int]], text: str, start: int, end: int) -> None:
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
     piece = text[start:end]
     inner = piece.strip()
-    if inner:
-        start += len(piece) - len(piece.lstrip())
-        spans.append((start, start + len(inner)))
+    if not inner:
+        return None
+    start += len(piece) - len(piece.lstrip())
+    return start, start + len(inner)

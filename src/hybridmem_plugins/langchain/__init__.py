@@ -12,6 +12,7 @@ from hybridmem_plugins.errors import require
 
 if TYPE_CHECKING:
     from hybridmem_plugins.langchain.augmenter import NoisyContextAugmenter
+    from hybridmem_plugins.langchain.chain import HybridChain, create_hybrid_chain
     from hybridmem_plugins.langchain.chat_model import FinetunedChatModel
     from hybridmem_plugins.langchain.graph import (
         GraphDocumentExtractor,
@@ -28,10 +29,12 @@ _HOMES = {
     "FinetunedChatModel": "chat_model",
     "GraphDocumentExtractor": "graph",
     "HnswVectorStore": "vector_store",
+    "HybridChain": "chain",
     "HybridRetriever": "retriever",
     "NoisyContextAugmenter": "augmenter",
     "RetrievalTraceHandler": "tracing",
     "as_networkx": "graph",
+    "create_hybrid_chain": "chain",
     "documents_from_entity_graph": "graph",
     "to_networkx_entity_graph": "graph",
     "triples": "graph",
@@ -41,10 +44,12 @@ __all__ = [
     "FinetunedChatModel",
     "GraphDocumentExtractor",
     "HnswVectorStore",
+    "HybridChain",
     "HybridRetriever",
     "NoisyContextAugmenter",
     "RetrievalTraceHandler",
     "as_networkx",
+    "create_hybrid_chain",
     "documents_from_entity_graph",
     "to_networkx_entity_graph",
     "triples",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hybridmem_plugins.llama_index.augmenter import NoisyContextAugmenter, NoisyContextPostprocessor
     from hybridmem_plugins.llama_index.graph_store import NetworkXPropertyGraphStore
     from hybridmem_plugins.llama_index.llm import FinetunedLLM
+    from hybridmem_plugins.llama_index.query_engine import HybridQueryEngine
     from hybridmem_plugins.llama_index.retriever import HybridRetriever
     from hybridmem_plugins.llama_index.tracing import RetrievalTraceHandler
     from hybridmem_plugins.llama_index.vector_store import HnswVectorStore
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "FinetunedLLM": "llm",
     "HnswVectorStore": "vector_store",
+    "HybridQueryEngine": "query_engine",
     "HybridRetriever": "retriever",
     "NetworkXPropertyGraphStore": "graph_store",
     "NoisyContextAugmenter": "augmenter",
@@ -31,6 +33,7 @@ _HOMES = {
 __all__ = [
     "FinetunedLLM",
     "HnswVectorStore",
+    "HybridQueryEngine",
     "HybridRetriever",
     "NetworkXPropertyGraphStore",
     "NoisyContextAugmenter",

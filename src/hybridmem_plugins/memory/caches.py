@@ -6,7 +6,7 @@ import gc
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from hybridmem_plugins.extraction.model import Extraction
 from hybridmem_plugins.extraction.tokens import words
 from hybridmem_plugins.memory.lexical import LexicalIndex
 from hybridmem_plugins.memory.metadata import MetadataIndex
-from hybridmem_plugins.memory.rows import Rows, as_rows
+from hybridmem_plugins.memory.rows import Rows, as_rows, difference
 from hybridmem_plugins.memory.snapshot import Record, Snapshot
 from hybridmem_plugins.memory.vectors import Engine, VectorIndex
 from hybridmem_plugins.passage import Passage
@@ -29,10 +29,34 @@ logger = logging.getLogger(__name__)
 BATCH = 4096
 
 
-class GraphTier(Protocol):
+class _Tier(Protocol):
+    """What all tiers have that are made from the texts."""
+
+    def rows(self) -> Rows:
+        """Return the rows of all passages."""
+        ...
+
+    def remove(self, rows: Sequence[int]) -> None:
+        """Forget passages."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+    def save(self, folder: Path, stamp: dict[str, Any] | None = None) -> None:
+        """Write everything, so that a crash at any instant leaves the old or the new state."""
+        ...
+
+    def load(self, folder: Path) -> Any:
+        """Read what `save` wrote and return the stamp; MemoryFormatError where something is missing or damaged."""
+        ...
+
+
+class GraphTier(_Tier, Protocol):
     """What the relational tier does for the store."""
 
-    find_phrase: Callable[[Sequence[str]], Iterable[int]] | None
+    find_phrases: Callable[[Sequence[Sequence[str]]], Sequence[Iterable[int]]] | None
 
     def add(
         self,
@@ -44,16 +68,8 @@ class GraphTier(Protocol):
         """Take in new passages."""
         ...
 
-    def remove(self, rows: Sequence[int]) -> None:
-        """Forget passages."""
-        ...
-
     def bulk(self) -> AbstractContextManager[None]:
         """Take in many passages at once, the graph being empty."""
-        ...
-
-    def clear(self) -> None:
-        """Forget everything."""
         ...
 
 
@@ -66,6 +82,15 @@ class Batch:
     tokens: list[list[str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Lacking:
+    """Rows that each tier lacks."""
+
+    words: set[int]
+    metadata: set[int]
+    graph: set[int]
+
+
 def full_text(title: str | None, text: str) -> str:
     """Return what is embedded and tokenised of a passage."""
     return f"{title}\n{text}" if title else text
@@ -74,6 +99,12 @@ def full_text(title: str | None, text: str) -> str:
 def to_passage(record: Record) -> Passage:
     """Return a stored passage as its user knows it."""
     return Passage(text=record.text, title=record.title, id=record.id, metadata=json.loads(record.metadata))
+
+
+def _metadata(records: Sequence[Record]) -> list[dict[str, Any]]:
+    # One call of the JSON reader for many small texts takes half the time.
+    read: list[dict[str, Any]] = json.loads(f"[{','.join([record.metadata for record in records])}]")
+    return read
 
 
 class Caches:
@@ -86,7 +117,7 @@ class Caches:
 
     def __init__(self, graph: GraphTier, engine: Engine) -> None:
         self.graph = graph
-        graph.find_phrase = self._rows_with_phrase
+        graph.find_phrases = self._rows_with_phrases
         self._engine = engine
         self.vectors: VectorIndex | None = None
         self.lexical: LexicalIndex = LexicalIndex()
@@ -138,15 +169,17 @@ class Caches:
     def open(self, snapshot: Snapshot, folder: Path | None) -> None:
         """Fill all tiers: from files where these are good, else from the journal."""
         self.clear()
-        live = as_rows(snapshot.rows())
+        self._name(snapshot.ids())
+        live = as_rows(list(self.id_of))
         dimension = snapshot.meta("dimension")
         with _no_garbage_collection():
             if dimension is not None:
                 self.vectors = self._open_vectors(snapshot, folder, live, int(dimension))
-            self.lexical = self._open_lexical(snapshot, folder, live)
-            with self.graph.bulk():
-                for records in snapshot.batches(BATCH):
-                    self._add_records(records)
+            for tier, what in zip(self._tiers, ("word index", "metadata index", "graph"), strict=True):
+                if folder is not None and not self._load(tier, snapshot, folder, what, len(live)):
+                    tier.clear()
+                tier.remove(difference(tier.rows(), live).tolist())
+            self._fill(snapshot, live)
         self.version = snapshot.version()
 
     def catch_up(self, snapshot: Snapshot) -> int:
@@ -173,7 +206,9 @@ class Caches:
         for start in range(0, len(added), BATCH):
             rows = added[start : start + BATCH]
             self.vector_index(int(dimension)).add(rows, snapshot.vectors(rows, int(dimension)))
-            self._add_records(list(snapshot.full_records(rows)))
+            records = list(snapshot.full_records(rows))
+            self._add_records(records)
+            self._name([(record.row, record.id) for record in records])
         self.version = snapshot.version()
         return len(removed) + len(added)
 
@@ -190,58 +225,73 @@ class Caches:
             self.vectors.close()
 
     def save(self, folder: Path, memory: str) -> None:
-        """Write the tiers that are slow to make anew."""
+        """Write all tiers."""
         stamp = {"memory": memory, "version": self.version}
         if self.vectors is not None:
             self.vectors.save(folder, stamp)
-        self.lexical.save(folder, stamp)
+        for tier in self._tiers:
+            tier.save(folder, stamp)
 
-    def _rows_with_phrase(self, tokens: Sequence[str]) -> list[int]:
-        rows: list[int] = self.lexical.rows_with_phrase(tokens).tolist()
-        return rows
+    @property
+    def _tiers(self) -> tuple[_Tier, _Tier, _Tier]:
+        """The tiers that are made from the texts."""
+        return (self.lexical, self.metadata, self.graph)
 
-    def _add_records(self, records: Sequence[Record]) -> None:
-        """Take in stored passages whose vectors are in already; words are made anew where they are missing."""
-        rows = [record.row for record in records]
-        known = self.lexical.has(rows).tolist()
-        new = [record for record, has in zip(records, known, strict=True) if not has]
+    def _rows_with_phrases(self, phrases: Sequence[Sequence[str]]) -> list[list[int]]:
+        return [rows.tolist() for rows in self.lexical.rows_with_phrases(phrases)]
+
+    def _fill(self, snapshot: Snapshot, live: Rows) -> None:
+        """Take from the journal what the files of the words, metadata and graph lack."""
+        if len(difference(live, self.graph.rows())) * 4 > len(live):
+            self.graph.clear()  # all at once is faster
+        lacking = _Lacking(*(set(difference(live, tier.rows()).tolist()) for tier in self._tiers))
+        missing = sorted(lacking.words | lacking.metadata | lacking.graph)
+        self.fresh = max(self.fresh, len(missing))
+        if len(missing) < len(live):
+            snapshot.verify()
+        with nullcontext() if len(self.graph.rows()) else self.graph.bulk():
+            for start in range(0, len(missing), BATCH):
+                self._add_records(list(snapshot.full_records(missing[start : start + BATCH])), lacking)
+
+    def _add_records(self, records: Sequence[Record], lacking: _Lacking | None = None) -> None:
+        """Take in stored passages whose vectors are in already.
+
+        Args:
+            records: What to take in.
+            lacking: Which tier lacks which of them; None where all lack all.
+        """
+        new = [r for r in records if lacking is None or r.row in lacking.words]
         self.lexical.add([record.row for record in new], [words(full_text(r.title, r.text)) for r in new])
-        # One call of the JSON reader for many small texts takes half the time.
-        metadata = json.loads(f"[{','.join([record.metadata for record in records])}]")
-        passages = [Passage(r.text, r.title, r.id, m) for r, m in zip(records, metadata, strict=True)]
-        extractions = [Extraction.from_json(record.extraction) for record in records]
-        self._add_rest(rows, Batch(passages, extractions, self.lexical.words(rows)))
+        new = [r for r in records if lacking is None or r.row in lacking.metadata]
+        self.metadata.add([record.row for record in new], _metadata(new))
+        new = [r for r in records if lacking is None or r.row in lacking.graph]
+        rows = [record.row for record in new]
+        passages = [Passage(r.text, r.title, r.id, m) for r, m in zip(new, _metadata(new), strict=True)]
+        extractions = [Extraction.from_json(record.extraction) for record in new]
+        self.graph.add(rows, passages, extractions, self.lexical.words(rows))
 
     def _add_rest(self, rows: Sequence[int], batch: Batch) -> None:
         self.metadata.add(rows, [passage.metadata for passage in batch.passages])
         self.graph.add(rows, batch.passages, batch.extractions, batch.tokens)
-        for row, passage in zip(rows, batch.passages, strict=True):
-            identity = str(passage.id)
-            self.id_of[row] = identity
-            self.row_of[identity] = row
+        self._name([(row, str(passage.id)) for row, passage in zip(rows, batch.passages, strict=True)])
+
+    def _name(self, ids: Sequence[tuple[int, str]]) -> None:
+        self.id_of.update(ids)
+        self.row_of.update((identity, row) for row, identity in ids)
 
     def _open_vectors(self, snapshot: Snapshot, folder: Path | None, live: Rows, dimension: int) -> VectorIndex:
         index = VectorIndex(dimension, engine=self._engine)
-        if folder is not None and not self._load(index, snapshot, folder, "vector", len(live)):
+        if folder is not None and not self._load(index, snapshot, folder, "vector index", len(live)):
             index = VectorIndex(dimension, engine=self._engine)
-        index.remove(np.setdiff1d(index.rows(), live))
-        missing = np.setdiff1d(live, index.rows()).tolist()
+        index.remove(difference(index.rows(), live))
+        missing = difference(live, index.rows()).tolist()
         self.fresh = len(missing)
         for start in range(0, len(missing), BATCH):
             rows = missing[start : start + BATCH]
             index.add(rows, snapshot.vectors(rows, dimension))
         return index
 
-    def _open_lexical(self, snapshot: Snapshot, folder: Path | None, live: Rows) -> LexicalIndex:
-        index = LexicalIndex()
-        if folder is not None and not self._load(index, snapshot, folder, "word", len(live)):
-            index = LexicalIndex()
-        index.remove(np.setdiff1d(index.rows(), live))
-        return index
-
-    def _load(
-        self, index: VectorIndex | LexicalIndex, snapshot: Snapshot, folder: Path, what: str, passages: int
-    ) -> bool:
+    def _load(self, index: VectorIndex | _Tier, snapshot: Snapshot, folder: Path, what: str, passages: int) -> bool:
         """Read one tier's files; on failure say that it is made anew from the journal."""
         reason = "it belongs to another memory or to a later state of this one"
         try:
@@ -251,7 +301,7 @@ class Caches:
         except (MemoryFormatError, KeyError, TypeError) as error:
             reason = str(error)
         if passages:
-            logger.warning("the %s index is rebuilt from the journal (%d passages): %s", what, passages, reason)
+            logger.warning("the %s is rebuilt from the journal (%d passages): %s", what, passages, reason)
         return False
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, get_args
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from rapidfuzz import fuzz, process
 
+from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.extraction.model import Extraction, MentionKind, TypedFact
 from hybridmem_plugins.extraction.tokens import STOPWORDS
+from hybridmem_plugins.memory.cachefile import load_cache, save_cache
+from hybridmem_plugins.memory.graph_file import Edges
+from hybridmem_plugins.memory.names import closest
 from hybridmem_plugins.memory.rows import Mask
 from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
 from hybridmem_plugins.passage import Passage
@@ -35,8 +40,9 @@ _MENTIONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 # Words of the longest title that is looked for in the text of others.
 _LONGEST_NAME = 40
-# Percent of equal characters (rapidfuzz's normalised indel similarity) that make two spellings one name.
-_SAME_SPELLING = 86.0
+
+# For each run of tokens, the rows whose text holds it.
+FindPhrases = Callable[[Sequence[Sequence[str]]], Sequence[Iterable[int]]]
 
 
 class KnowledgeGraph:
@@ -48,8 +54,8 @@ class KnowledgeGraph:
     give the same graph in whatever order they come.
 
     Args:
-        find_phrase: Returns the rows whose text holds a run of tokens; it lets a new title find the passages that
-            mentioned it before it was a title, and may be set later. Without it, these stay unlinked.
+        find_phrases: Returns for each run of tokens the rows whose text holds it; it lets new titles find the passages
+            that mentioned them before they were titles, and may be set later. Without it, these stay unlinked.
 
     >>> from hybridmem_plugins.extraction.builtin import BuiltinExtractor
     >>> from hybridmem_plugins.extraction.tokens import words
@@ -61,9 +67,12 @@ class KnowledgeGraph:
     ([2], 'bob')
     """
 
-    def __init__(self, find_phrase: Callable[[Sequence[str]], Iterable[int]] | None = None) -> None:
+    def __init__(
+        self, find_phrases: Callable[[Sequence[Sequence[str]]], Sequence[Iterable[int]]] | None = None
+    ) -> None:
         self._graph: Any = nx.MultiDiGraph()
         self._nodes: dict[int, str] = {}
+        self._rows: dict[str, int] = {}  # of the passages' nodes
         self._definers: dict[str, list[int]] = {}
         self._lengths: dict[str, dict[int, int]] = {}
         self._spellings: dict[tuple[str, int], dict[str, None]] = {}
@@ -71,7 +80,7 @@ class KnowledgeGraph:
         self._facts: dict[int, tuple[TypedFact, ...]] = {}
         self._relating: dict[str, int] = {}  # names that have a relation to each name
         self._waiting: list[tuple[int, Extraction, list[str]]] | None = None
-        self.find_phrase = find_phrase
+        self.find_phrases = find_phrases
 
     def add(
         self,
@@ -92,9 +101,10 @@ class KnowledgeGraph:
         fresh: dict[str, None] = {}
         for row, passage, extraction in zip(rows, passages, extractions, strict=True):
             node = f"{NODE_PREFIX}{passage.id}"
-            if node in self._graph._node:
-                self.remove([self._graph._node[node]["row"]])
+            if node in self._rows:
+                self.remove([self._rows[node]])
             self._nodes[row] = node
+            self._rows[node] = row
             self._graph.add_node(node, kind="passage", id=passage.id, title=passage.title, row=row)
             for name in extraction.defines:
                 if name not in self._definers:
@@ -105,8 +115,7 @@ class KnowledgeGraph:
             return
         batch = set(rows)
         if known:
-            for name in fresh:
-                self._link_earlier(name, batch)
+            self._link_earlier(fresh, batch)
         for row, extraction, words in zip(rows, extractions, tokens, strict=True):
             self._mention(row, extraction, words)
 
@@ -130,7 +139,7 @@ class KnowledgeGraph:
         for row in rows:
             node = self._nodes.pop(row)
             names = graph._succ.pop(node)
-            del graph._pred[node], graph._node[node]
+            del graph._pred[node], graph._node[node], self._rows[node]
             touched = dict.fromkeys(names)
             for name, edges in names.items():
                 del graph._pred[name][node]
@@ -145,11 +154,84 @@ class KnowledgeGraph:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.__init__(self.find_phrase)  # type: ignore[misc]
+        self.__init__(self.find_phrases)  # type: ignore[misc]
 
     def __len__(self) -> int:
         """Return the number of passages."""
         return len(self._nodes)
+
+    def rows(self) -> NDArray[np.int64]:
+        """Return the rows of all passages."""
+        return np.fromiter(self._nodes, dtype=np.int64, count=len(self._nodes))
+
+    def save(self, folder: Path, stamp: dict[str, Any] | None = None) -> None:
+        """Write the graph into a folder so that a crash at any instant leaves the old or the new one.
+
+        Args:
+            folder: Existing folder.
+            stamp: Anything JSON that `load` shall return, such as the journal's version.
+        """
+        save_cache(folder, "graph", {"stamp": stamp}, self._edges().to_arrays())
+
+    def load(self, folder: Path) -> Any:
+        """Replace the content by what `save` wrote.
+
+        Returns:
+            The stamp given to `save`.
+
+        Raises:
+            MemoryFormatError: Something is missing or damaged.
+        """
+        header, arrays, _ = load_cache(folder, "graph")
+        try:
+            self._take(Edges.from_arrays(arrays))
+            return header["stamp"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.clear()
+            msg = f"the graph cache in {folder} is damaged: {error}"
+            raise MemoryFormatError(msg) from error
+
+    def _edges(self) -> Edges:
+        succ, nodes = self._graph._succ, self._graph._node
+        kinds = ["", *_MENTIONS]
+        code = {id(edges): number for number, edges in enumerate([_DEFINES, *_MENTIONS.values()])}
+        number: defaultdict[str, int] = defaultdict()
+        number.default_factory = number.__len__
+        name: list[int] = []
+        kind: list[int] = []
+        for node in self._nodes.values():
+            name.extend(map(number.__getitem__, succ[node]))
+            kind.extend([code[id(edges)] for edges in succ[node].values()])
+        return Edges(
+            self.rows(), [nodes[node]["id"] for node in self._nodes.values()],
+            [nodes[node]["title"] for node in self._nodes.values()], list(number), kinds,
+            np.array([len(succ[node]) for node in self._nodes.values()], dtype=np.int32),
+            np.array(name, dtype=np.int32), np.array(kind, dtype=np.uint8), self._facts,
+        )  # fmt: skip
+
+    def _take(self, edges: Edges) -> None:
+        """Fill the graph, as adding the passages one by one would."""
+        self.clear()
+        graph = self._graph
+        shared = [_DEFINES, *(_mentions(kind) for kind in edges.kinds[1:])]
+        nodes = [f"{NODE_PREFIX}{identity}" for identity in edges.ids]
+        rows = edges.rows.tolist()
+        graph._node.update(dict.fromkeys(edges.names, _NAME))
+        graph._succ.update((name, {}) for name in edges.names)
+        graph._pred.update(zip(edges.names, edges.by_name(nodes, shared), strict=True))
+        for row, node, identity, title in zip(rows, nodes, edges.ids, edges.titles, strict=True):
+            graph._node[node] = {"kind": "passage", "id": identity, "title": title, "row": row}
+        graph._succ.update(zip(nodes, edges.by_passage(shared), strict=True))
+        graph._pred.update((node, {}) for node in nodes)
+        self._nodes = dict(zip(rows, nodes, strict=True))
+        self._rows = dict(zip(nodes, rows, strict=True))
+        self._definers = edges.definers()
+        for name, definers in self._definers.items():
+            self._list_name(name, len(definers))
+        for row, facts in edges.facts.items():
+            self._facts[row] = facts
+            for fact in facts:
+                self._relate(row, self._nodes[row], fact)
 
     @property
     def view(self) -> Any:
@@ -175,11 +257,19 @@ class KnowledgeGraph:
         >>> graph.similar("lothar ii")
         'lothair ii'
         """
-        bucket = self._spellings.get(_spelling(name), ())
-        for match, _, _ in process.extract(name, list(bucket), scorer=fuzz.ratio, score_cutoff=_SAME_SPELLING, limit=3):
+        for match in closest(name, self._spellings.get(_spelling(name), ())):
             if self._info(match, allowed).definers:
-                return str(match)
+                return match
         return None
+
+    def similar_names(self, names: Sequence[str], allowed: Mask | None = None) -> dict[str, str]:
+        """Return `similar` for many misspelt names; those that are close to none are left out."""
+        found = {name: self.similar(name, allowed) for name in names}
+        return {name: close for name, close in found.items() if close is not None}
+
+    def mentions_of(self, rows: Sequence[int]) -> dict[int, list[str]]:
+        """Return `mentions` of many passages."""
+        return {row: self.mentions(row) for row in rows}
 
     def mentions(self, row: int) -> list[str]:
         """Return the names that a passage mentions, in order of appearance."""
@@ -220,36 +310,41 @@ class KnowledgeGraph:
             allowed: Mask over rows; None allows all. Passages that it excludes are neither reached nor counted.
         """
         walk = Columns()
-        infos: dict[str, NameInfo] = {}
-        mentioning: dict[str, list[int]] = {}
+        seen: dict[str, tuple[NameInfo, list[int]]] = {}  # names that several of the passages lead over
         for row in rows:
             node = self._nodes.get(row)
             if node is None:
                 continue
             for kind, name in self._ways(node, kinds, filtered=allowed is not None):
-                info = infos.get(name)
-                if info is None:
-                    info = infos[name] = self._info(name, allowed)
                 if kind == "forward":
+                    info = self._info(name, allowed)
                     walk.add(row, info.definers, Link(kind, name, info.meanings, info.mentions))
-                elif info.mentions <= _LIMITS[kind]:
-                    if name not in mentioning:
-                        mentioning[name] = self._mentioning(name, allowed)
-                    walk.add(row, mentioning[name], Link(kind, name, info.meanings, info.mentions))
+                    continue
+                known = seen.get(name)
+                if known is None:
+                    info = self._info(name, allowed)
+                    few = info.mentions <= _LIMITS["backward"]
+                    known = seen[name] = info, self._mentioning(name, allowed) if few else []
+                info, targets = known
+                if info.mentions <= _LIMITS[kind]:
+                    walk.add(row, targets, Link(kind, name, info.meanings, info.mentions))
         return walk.steps()
 
     def _ways(self, node: str, kinds: Collection[StepKind], *, filtered: bool) -> Iterator[tuple[StepKind, str]]:
         """Yield the names over which a passage leads on."""
-        pred, names = self._graph._pred, self._graph._succ[node]
+        names = self._graph._succ[node]
+        definers = self._definers
         # In an order that does not tell when each became known, so that a reopened memory gives the same paths.
-        mentioned = sorted(name for name, edges in names.items() if edges is not _DEFINES)
+        mentioned = sorted([name for name, edges in names.items() if edges is not _DEFINES])
         if "forward" in kinds:
-            for name in maximal([name for name in mentioned if name in self._definers]):
+            for name in maximal([name for name in mentioned if name in definers]):
                 yield "forward", name
         if "shared" in kinds:
+            pred, relating = self._graph._pred, self._relating
             for name in mentioned:
-                count = len(pred[name]) - self._relating.get(name, 0)
-                if count > 1 and (filtered or count <= MAX_MENTIONS_SHARED + MAX_DEFINERS):
+                # With a filter, passages that it excludes are not counted.
+                known = 0 if filtered else len(definers.get(name, ())) + relating.get(name, 0)
+                if len(pred[name]) - known > 1 and (filtered or len(pred[name]) - known <= MAX_MENTIONS_SHARED):
                     yield "shared", name
         if "backward" in kinds:
             for name, edges in names.items():
@@ -282,22 +377,22 @@ class KnowledgeGraph:
         return found
 
     def _mentioning_rows(self, name: str) -> Iterator[int]:
-        """Yield the rows of the passages that mention a name; other names that relate to it have none."""
-        nodes = self._graph._node
-        for node, edges in self._graph._pred[name].items():
-            if edges is not _DEFINES and "row" in nodes[node]:
-                yield nodes[node]["row"]
+        """Iterate over the rows of the passages that mention a name; other names that relate to it have none."""
+        rows = self._rows
+        return (rows[node] for node, edges in self._graph._pred[name].items() if edges is not _DEFINES and node in rows)
 
     def _define(self, row: int, node: str, name: str) -> None:
         self._connect(node, name, _DEFINES)
-        if name not in self._definers:
-            self._definers[name] = []
-            self._spellings.setdefault(_spelling(name), {})[name] = None
-        insort(self._definers[name], row)
+        insort(self._definers.setdefault(name, []), row)
+        self._list_name(name, 1)
+
+    def _list_name(self, name: str, definers: int) -> None:
+        """Let a name be found in texts and by misspelt ones; it got this many new definers."""
+        self._spellings.setdefault(_spelling(name), {})[name] = None
         first, *rest = name.split(" ")
         if len(rest) < _LONGEST_NAME:
             lengths = self._lengths.setdefault(first, {})
-            lengths[len(rest) + 1] = lengths.get(len(rest) + 1, 0) + 1
+            lengths[len(rest) + 1] = lengths.get(len(rest) + 1, 0) + definers
 
     def _undefine(self, row: int, name: str) -> None:
         definers = self._definers[name]
@@ -333,15 +428,23 @@ class KnowledgeGraph:
             if name not in own:
                 self._connect(node, name, _MENTIONS["title"])
 
-    def _link_earlier(self, name: str, batch: set[int]) -> None:
-        """Link the passages that said a name before any passage defined it."""
-        words = name.split(" ")
-        if self.find_phrase is None or len(words) > _LONGEST_NAME or (len(words) == 1 and _trivial(name)):
+    def _link_earlier(self, names: Iterable[str], batch: set[int]) -> None:
+        """Link the passages that said names before any passage defined them."""
+        if self.find_phrases is None:
             return
-        rows = {*self.find_phrase(words), *(self.find_phrase([*words[:-1], words[-1] + "s"]) if len(words) > 1 else ())}
-        for row in sorted(rows):
-            if row in self._nodes and row not in batch and name not in self._graph._succ[self._nodes[row]]:
-                self._connect(self._nodes[row], name, _MENTIONS["title"])
+        phrases: list[list[str]] = []
+        owners: list[str] = []
+        for name in names:
+            words = name.split(" ")
+            if len(words) > _LONGEST_NAME or (len(words) == 1 and _trivial(name)):
+                continue
+            forms = [words, [*words[:-1], words[-1] + "s"]] if len(words) > 1 else [words]
+            phrases += forms
+            owners += [name] * len(forms)
+        for name, rows in zip(owners, self.find_phrases(phrases), strict=True):
+            for row in rows:
+                if row in self._nodes and row not in batch and name not in self._graph._succ[self._nodes[row]]:
+                    self._connect(self._nodes[row], name, _MENTIONS["title"])
 
     def defined_in(self, words: Sequence[str]) -> list[str]:
         """Return the defined names that occur in a run of tokens, overlapping ones too, in order.
@@ -353,6 +456,8 @@ class KnowledgeGraph:
         for start, word in enumerate(words):
             if word in lengths:
                 for length in lengths[word]:
+                    if start + length > len(words):
+                        continue
                     name = " ".join(words[start : start + length])
                     for form in (name, name[:-1]) if name.endswith("s") and length > 1 else (name,):
                         if form in self._definers and not (length == 1 and _trivial(form)):

@@ -14,8 +14,14 @@ from numpy.typing import NDArray
 
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.memory.cachefile import load_cache, save_cache
-from hybridmem_plugins.memory.phrases import phrase_in, phrase_in_all, token_positions
-from hybridmem_plugins.memory.postings import Ints, Postings
+from hybridmem_plugins.memory.phrases import (
+    count_terms,
+    phrase_in,
+    phrase_in_all,
+    phrases_in_all,
+    token_positions,
+)
+from hybridmem_plugins.memory.postings import Ints, Postings, sorted_unique
 from hybridmem_plugins.memory.rows import Buffer, Mask, RowMap, Rows, as_rows
 
 Floats = NDArray[np.float32]
@@ -23,6 +29,12 @@ Floats = NDArray[np.float32]
 # A term in more than this share of the passages is added up over all of them: 0.1 ms instead of 0.4 ms at 100,000.
 DENSE_SHARE = 0.15
 DENSE_TERMS = 32  # of which the arrays are kept: at 100,000 passages 13 MB
+
+# To count terms in some passages, reading their tokens beats looking up each term's list, up to about this many.
+_READ_TOKENS = 50_000
+
+# Tokens that can be looked through in the time that it takes to find one phrase.
+_PHRASE_COST = 40_000
 
 _NOTHING = np.empty(0, dtype=np.float32)
 
@@ -53,9 +65,10 @@ class LexicalIndex:
             raise ValueError(msg)
         self.k1 = k1
         self.b = b
-        self._clear()
+        self.clear()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Forget everything."""
         self._map = RowMap()
         self._vocabulary: defaultdict[str, int] = defaultdict()
         self._vocabulary.default_factory = self._vocabulary.__len__
@@ -99,8 +112,9 @@ class LexicalIndex:
         self._lengths.extend(sizes)
         self._tokens.extend(terms)
         self._token_count += len(terms)
-        self._postings.add(terms, np.repeat(slots.astype(np.int32), sizes), self._terms.size)
-        self._count(slots, +1)
+        found = self._postings.add(terms, np.repeat(slots.astype(np.int32), sizes), self._terms.size)
+        self._document_frequency.view()[:] += np.bincount(found, minlength=self._terms.size).astype(np.int32)
+        self._norms = None
 
     def remove(self, rows: Sequence[int] | Rows) -> None:
         """Forget rows; unknown ones are ignored."""
@@ -108,7 +122,12 @@ class LexicalIndex:
         if not len(slots):
             return
         self._token_count -= int(self._lengths.view()[slots].sum())
-        self._count(slots, -1)
+        starts, lengths = self._starts.view()[slots], self._lengths.view()[slots]
+        terms = self._tokens.view()[token_positions(starts, lengths)].astype(np.int64)
+        size = max(1, self._terms.size)
+        pairs, _ = sorted_unique(np.repeat(np.arange(len(slots)), lengths) * size + terms)
+        np.subtract.at(self._document_frequency.view(), pairs % size, 1)
+        self._norms = None
         if self._map.dead_count > max(1024, self._map.slot_count // 4):
             self.compact()
 
@@ -191,11 +210,16 @@ class LexicalIndex:
             KeyError: A row is not in the index.
         """
         slots = self._slots(rows)
-        gains = np.zeros((len(slots), len(tokens)), dtype=np.float32)
-        weights = self.idf(tokens).tolist()
-        for column, (token, weight) in enumerate(zip(tokens, weights, strict=True)):
-            if token in self._vocabulary:
-                gains[:, column] = self._gain(self._vocabulary[token], weight, slots)
+        known = [(column, self._vocabulary[token]) for column, token in enumerate(tokens) if token in self._vocabulary]
+        columns, terms = np.array(known, dtype=np.int32).reshape(-1, 2).T
+        frequencies = np.zeros((len(slots), len(tokens)), dtype=np.float32)
+        if int(self._lengths.view()[slots].sum()) <= _READ_TOKENS:
+            counts = count_terms(self._tokens.view(), self._starts.view()[slots], self._lengths.view()[slots], terms)
+            frequencies[:, columns] = counts
+        else:
+            for column, term in known:
+                frequencies[:, column] = self._postings.frequency(term, slots)
+        gains: Floats = self.idf(tokens) * (frequencies / (frequencies + self._norm()[slots][:, None]))
         return gains
 
     def document_frequency(self, tokens: Sequence[str]) -> NDArray[np.int64]:
@@ -277,6 +301,19 @@ class LexicalIndex:
         rows: Rows = np.sort(self._map.rows[slots])
         return rows
 
+    def rows_with_phrases(self, phrases: Sequence[Sequence[str]]) -> list[Rows]:
+        """Return for each of many phrases what `rows_with_phrase` does; together they take much less time.
+
+        Args:
+            phrases: Runs of tokens, each of at least one.
+        """
+        if len(phrases) * _PHRASE_COST < self._tokens.size:
+            return [self.rows_with_phrase(phrase) for phrase in phrases]
+        terms = [self.term_ids(phrase) for phrase in phrases]
+        found = phrases_in_all(self._tokens.view(), self._starts.view(), self._lengths.view(), terms)
+        live = self._map.live
+        return [np.sort(self._map.rows[slots[live[slots]]]) for slots in found]
+
     def save(self, folder: Path, stamp: dict[str, Any] | None = None) -> None:
         """Write the index into a folder so that a crash at any instant leaves the old or the new one.
 
@@ -305,7 +342,7 @@ class LexicalIndex:
         """
         header, arrays, _ = load_cache(folder, "lexical")
         try:
-            self._clear()
+            self.clear()
             rows, live = arrays["rows"], arrays["live"]
             self._map.add(rows)
             self._map.remove(rows[~live])
@@ -320,7 +357,7 @@ class LexicalIndex:
             self._postings.frequencies = arrays["posting_frequencies"]
             return header["stamp"]
         except (KeyError, ValueError, IndexError) as error:
-            self._clear()
+            self.clear()
             msg = f"the lexical cache in {folder} is damaged: {error}"
             raise MemoryFormatError(msg) from error
 
@@ -332,14 +369,6 @@ class LexicalIndex:
         self._terms.replace(np.array(terms, dtype=object))
         self._vocabulary = defaultdict(None, zip(terms, range(len(terms)), strict=True))
         self._vocabulary.default_factory = self._vocabulary.__len__
-
-    def _count(self, slots: NDArray[np.int64], step: int) -> None:
-        """Count each slot's distinct terms in or out."""
-        starts, lengths = self._starts.view()[slots], self._lengths.view()[slots]
-        terms = self._tokens.view()[token_positions(starts, lengths)].astype(np.int64)
-        pairs = np.unique(np.repeat(np.arange(len(slots)), lengths) * max(1, self._terms.size) + terms)
-        np.add.at(self._document_frequency.view(), pairs % max(1, self._terms.size), step)
-        self._norms = None
 
     def _slots(self, rows: Sequence[int] | Rows) -> NDArray[np.int64]:
         labels = as_rows(rows)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridmem_plugins.errors import MemoryFormatError
+from hybridmem_plugins.memory.cachefile import load_cache, save_cache
 from hybridmem_plugins.memory.filters import (
     MISSING,
     Combination,
@@ -48,6 +52,16 @@ class _Column:
             self._numbers = None
         self.rows.append(row)
         self.codes.append(code)
+
+    @classmethod
+    def restored(cls, rows: NDArray[np.int64], codes: NDArray[np.int32], values: list[Any]) -> _Column:
+        """Return a column with this content."""
+        column = cls()
+        column.rows.frombytes(rows.astype(np.int64).tobytes())
+        column.codes.frombytes(codes.astype(np.int32).tobytes())
+        column.values = values
+        column._code_of = {value if type(value) is str else identity(value): i for i, value in enumerate(values)}
+        return column
 
     def code(self, value: Any) -> int | None:
         """Return the number of a value, None where no row has it."""
@@ -100,12 +114,16 @@ class MetadataIndex:
     """
 
     def __init__(self) -> None:
+        self._mask_guard = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
         self._columns: dict[str, _Column] = {}
         self._live = np.zeros(0, dtype=np.bool_)
         self._size = 0  # highest row + 1
         self._dead = 0
         self._masks: OrderedDict[str, Mask] = OrderedDict()
-        self._mask_guard = threading.Lock()
 
     def add(self, rows: Sequence[int] | Rows, metadata: Sequence[Mapping[str, Any]]) -> None:
         """Store the metadata of new rows."""
@@ -149,6 +167,53 @@ class MetadataIndex:
         self._columns = columns
         self._dead = 0
         self._masks.clear()
+
+    def rows(self) -> Rows:
+        """Return all rows, ascending."""
+        return np.flatnonzero(self._live[: self._size])
+
+    def save(self, folder: Path, stamp: dict[str, Any] | None = None) -> None:
+        """Write the index into a folder so that a crash at any instant leaves the old or the new one.
+
+        Args:
+            folder: Existing folder.
+            stamp: Anything JSON that `load` shall return, such as the journal's version.
+        """
+        columns = list(self._columns.values())
+        text = json.dumps([[key, column.values] for key, column in self._columns.items()])
+        arrays = {
+            "live": self._live[: self._size],
+            "lengths": np.array([len(column.rows) for column in columns], dtype=np.int64),
+            "rows": np.concatenate([np.empty(0, np.int64), *(np.array(column.rows) for column in columns)]),
+            "codes": np.concatenate([np.empty(0, np.int32), *(np.array(column.codes) for column in columns)]),
+            "text": np.frombuffer(text.encode("ascii"), dtype=np.uint8),
+        }
+        save_cache(folder, "metadata", {"dead": self._dead, "stamp": stamp}, arrays)
+
+    def load(self, folder: Path) -> Any:
+        """Replace the content by what `save` wrote.
+
+        Returns:
+            The stamp given to `save`.
+
+        Raises:
+            MemoryFormatError: Something is missing or damaged.
+        """
+        header, arrays, _ = load_cache(folder, "metadata")
+        try:
+            ends = np.cumsum(arrays["lengths"])[:-1]
+            parts = zip(np.split(arrays["rows"], ends), np.split(arrays["codes"], ends), strict=True)
+            columns = {}
+            for (key, values), (rows, codes) in zip(json.loads(arrays["text"].tobytes()), parts, strict=False):
+                columns[key] = _Column.restored(rows, codes, values)
+            self._live = arrays["live"].copy()
+            self._size = len(self._live)
+            self._columns, self._dead = columns, int(header["dead"])
+            self._masks.clear()
+            return header["stamp"]
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"the metadata cache in {folder} is damaged: {error}"
+            raise MemoryFormatError(msg) from error
 
     def live(self) -> Mask:
         """Return the mask of all rows."""

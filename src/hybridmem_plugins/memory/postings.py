@@ -16,6 +16,17 @@ Floats = NDArray[np.float32]
 SMALLEST_MERGE = 50_000
 
 
+def sorted_unique(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the distinct keys, ascending, and how often each occurs; where most differ, twice as fast as numpy's.
+
+    Args:
+        keys: In any order; they are sorted in place.
+    """
+    keys.sort()
+    first = np.flatnonzero(np.concatenate((np.ones(min(1, len(keys)), dtype=np.bool_), keys[1:] != keys[:-1])))
+    return keys[first], np.diff(first, append=len(keys))
+
+
 class Postings:
     """Per term, slots in ascending order with the term's frequency there.
 
@@ -30,8 +41,11 @@ class Postings:
         self._recent: dict[int, array[int]] = {}  # slot, frequency, slot, frequency, ...
         self._recent_count = 0
 
-    def add(self, terms: Ints, slots: Ints, term_count: int) -> None:
+    def add(self, terms: Ints, slots: Ints, term_count: int) -> NDArray[np.int64]:
         """Add occurrences; the slots are higher than all earlier ones.
+
+        Returns:
+            The term of each new posting: how often a term is in it, in so many of the slots it stands.
 
         Args:
             terms: Term of each token, in any order.
@@ -39,9 +53,9 @@ class Postings:
             term_count: Number of terms known by now.
         """
         if not len(terms):
-            return
+            return np.empty(0, dtype=np.int64)
         width = int(slots[-1]) - int(slots[0]) + 1
-        keys, frequencies = np.unique(terms.astype(np.int64) * width + (slots - slots[0]), return_counts=True)
+        keys, frequencies = sorted_unique(terms.astype(np.int64) * width + (slots - slots[0]))
         found, local = np.divmod(keys, width)
         pairs = np.empty((len(keys), 2), dtype=np.int32)
         pairs[:, 0] = local + slots[0]
@@ -49,7 +63,7 @@ class Postings:
         if len(keys) > self._merge_size():
             self.merge(term_count)
             self._append(found, pairs, term_count)
-            return
+            return found
         bounds = np.flatnonzero(np.diff(found, prepend=-1))
         ends = np.append(bounds[1:], len(found)).tolist()
         data = pairs.tobytes()
@@ -61,6 +75,7 @@ class Postings:
         self._recent_count += len(keys)
         if self._recent_count > self._merge_size():
             self.merge(term_count)
+        return found
 
     def of(self, term: int) -> tuple[Ints, Floats]:
         """Return the slots (ascending, dead ones included) and frequencies of a term."""

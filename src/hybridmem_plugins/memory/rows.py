@@ -161,3 +161,17 @@ class RowMap:
 def as_rows(rows: Sequence[int] | NDArray[Any]) -> Rows:
     """Return rows as an int64 array."""
     return np.asarray(rows, dtype=np.int64).reshape(-1)
+
+
+def difference(rows: Rows, others: Rows) -> Rows:
+    """Return the rows that are not among others, in their order; many times as fast as `numpy.setdiff1d`.
+
+    >>> difference(np.array([5, 3, 9]), np.array([3, 4])).tolist()
+    [5, 9]
+    """
+    if not len(rows) or not len(others):
+        return rows
+    known = np.zeros(int(max(rows.max(), others.max())) + 1, dtype=np.bool_)
+    known[others] = True
+    left: Rows = rows[~known[rows]]
+    return left

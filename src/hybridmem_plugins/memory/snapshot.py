@@ -165,6 +165,15 @@ class Snapshot:
             yield self._verified(lines)
             last = lines[-1][0]
 
+    def verify(self) -> None:
+        """Verify the checksum of every passage.
+
+        Raises:
+            MemoryFormatError: One is damaged.
+        """
+        for _ in self.batches(4096):
+            pass
+
     def _verified(self, lines: list[tuple[Any, ...]]) -> list[Record]:
         for line in lines:
             if line[6] != checksum(*line[1:6]):
@@ -179,6 +188,14 @@ class Snapshot:
             marks = ",".join("?" * len(chunk))
             lines = self.query(f"SELECT row, id, title, text, metadata FROM passages WHERE id IN ({marks})", chunk)
             found.update((line[1], Record(*line)) for line in lines)
+        return found
+
+    def vector_bytes(self, rows: Sequence[int]) -> dict[int, bytes]:
+        """Read vectors by row as they are stored, little-endian float32; rows that are not there are left out."""
+        found: dict[int, bytes] = {}
+        for chunk in _chunks(list(rows)):
+            marks = ",".join("?" * len(chunk))
+            found.update(self.query(f"SELECT row, vector FROM passages WHERE row IN ({marks})", chunk))
         return found
 
     def vectors(self, rows: Sequence[int], dimension: int) -> NDArray[np.float32]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.memory.rows import Mask, Rows
+from hybridmem_plugins.memory.rows import Rows
 from hybridmem_plugins.retrieval.linking import LinkedName, Question
 from hybridmem_plugins.retrieval.tiers import Tiers
 
@@ -31,6 +32,7 @@ BASE_FEATURES = (
     "similarity_rest",
     "coverage",
 )
+_NO_LINK = (0.0, 0.0)
 # What a passage adds to the strongest one: two passages alike answer one half of a question twice.
 BEYOND_FEATURES = ("beyond_words", "beyond_similarity")
 
@@ -61,7 +63,7 @@ class Evidence:
         vector: Its unit vector, shape `(dimension,)`.
         rest_vector: The unit vector of the question without its titles.
         tiers: Where the passages are.
-        allowed: Mask over rows; None allows all.
+        allowed: The filter as the store's `allowed` gave it; None allows all.
         size: Passages that each index proposes.
     """
 
@@ -71,7 +73,7 @@ class Evidence:
         vector: Floats,
         rest_vector: Floats,
         tiers: Tiers,
-        allowed: Mask | None,
+        allowed: Any,
         size: int = POOL,
     ) -> None:
         self.question = question
@@ -85,7 +87,11 @@ class Evidence:
         self._links = self._link_weights()
         proposed = [*self.semantic.rows[:size].tolist(), *self.lexical.rows[:size].tolist(), *self._links]
         self.pool: list[int] = list(dict.fromkeys(proposed))
+        self._share = (self._idf / self._idf.sum()).astype(np.float32)
         self._top_rest: float | None = None
+        self._place: dict[int, int] = {}  # of each passage looked at, in what follows
+        self._units: list[Floats] = []
+        self._similarity: list[Floats] = []
 
     def base(self, rows: Sequence[int]) -> tuple[Floats, Floats]:
         """Compare passages with the question.
@@ -97,25 +103,34 @@ class Evidence:
             The features, shape `(rows, len(BASE_FEATURES))`, and which of the question's words each passage has,
             weighted by how telling they are, shape `(rows, terms)`, one row summing to at most 1.
         """
-        tiers = self._tiers
-        gains = tiers.lexical.gains(self.question.terms, rows)
-        similarity = tiers.semantic.similarity(self._vector, rows)
-        rest_similarity = tiers.semantic.similarity(self._rest_vector, rows)
+        gains = self._tiers.lexical.gains(self.question.terms, rows)
+        similarity, rest_similarity = self._compare(rows)
         if self._top_rest is None:
             self._top_rest = max(float(rest_similarity.max(initial=0)), 1e-6)
-        covered = (gains > 0) * (self._idf / self._idf.sum())
-        columns = [
-            similarity / max(float(self.semantic.scores.max(initial=0)), 1e-6),
-            _reciprocal_ranks(rows, self._semantic_ranks),
-            gains.sum(axis=1) / max(float(self.lexical.scores.max(initial=0)), 1e-6),
-            _reciprocal_ranks(rows, self._lexical_ranks),
-            np.array([self._links.get(row, (0.0, 0.0))[0] for row in rows]),
-            np.array([self._links.get(row, (0.0, 0.0))[1] for row in rows]),
-            rest_similarity / self._top_rest,
-            covered.sum(axis=1),
-        ]
-        features = np.stack([np.clip(column, -1, 1) for column in columns], axis=1).astype(np.float32)
-        return features, covered.astype(np.float32)
+        covered = (gains > 0) * self._share
+        links = [self._links.get(row, _NO_LINK) for row in rows]
+        features = np.empty((len(rows), len(BASE_FEATURES)), dtype=np.float32)
+        features[:, 0] = similarity / max(float(self.semantic.scores.max(initial=0)), 1e-6)
+        features[:, 1] = _reciprocal_ranks(rows, self._semantic_ranks)
+        features[:, 2] = gains.sum(axis=1) / max(float(self.lexical.scores.max(initial=0)), 1e-6)
+        features[:, 3] = _reciprocal_ranks(rows, self._lexical_ranks)
+        features[:, 4:6] = np.array(links, dtype=np.float32).reshape(-1, 2)
+        features[:, 6] = rest_similarity / self._top_rest
+        features[:, 7] = covered.sum(axis=1)
+        return np.clip(features, -1, 1, out=features), covered
+
+    def _compare(self, rows: Sequence[int]) -> tuple[Floats, Floats]:
+        """Return how alike passages are to the question and to what it asks about its titles."""
+        units = self._tiers.semantic.vectors(rows)
+        # Not `@`: what it adds up to depends on how many rows there are (see `VectorIndex`).
+        similarity = np.vecdot(units, self._vector)
+        alone = self._rest_vector is self._vector
+        rest_similarity = similarity if alone else np.vecdot(units, self._rest_vector)
+        known = sum(map(len, self._units))
+        self._place.update((row, known + i) for i, row in enumerate(rows))
+        self._units.append(units)
+        self._similarity.append(similarity)
+        return similarity, rest_similarity
 
     def beyond(self, rows: Sequence[int], covered: Floats, top: int, top_covered: Floats) -> Floats:
         """Compare passages with what the strongest one leaves open.
@@ -133,14 +148,14 @@ class Evidence:
         Returns:
             Shape `(rows, len(BEYOND_FEATURES))`.
         """
-        semantic = self._tiers.semantic
-        similarity = semantic.similarity(self._vector, rows)
-        top_vector = semantic.vectors([top])[0]
+        places = np.array([self._place[row] for row in rows])
+        units, similarity = np.concatenate(self._units)[places], np.concatenate(self._similarity)[places]
+        top_vector = units[rows.index(top)]
         cosine = float(top_vector @ self._vector)
-        alike = semantic.similarity(top_vector, rows)
+        alike = np.vecdot(units, top_vector)
         left = (similarity - cosine * alike) / max(max(1 - cosine**2, 0.0) ** 0.5, 0.1)
         words = np.maximum(covered - top_covered, 0).sum(axis=1)
-        own = np.array([row == top for row in rows]) | ((alike > 1 - 1e-6) & (covered == top_covered).all(axis=1))
+        own = (np.array(rows) == top) | ((alike > 1 - 1e-6) & (covered == top_covered).all(axis=1))
         left[own], words[own] = similarity[own], covered[own].sum(axis=1)
         return np.stack([words, np.clip(left, -1, 1)], axis=1).astype(np.float32)
 
@@ -153,7 +168,7 @@ class Evidence:
             share = min(1.0, sum(idf.get(token, 0.0) for token in self._tokens(link)) / total)
             clarity = link.cased / link.info.meanings**0.5
             for row in self._closest(link):
-                old = weights.get(row, (0.0, 0.0))
+                old = weights.get(row, _NO_LINK)
                 weights[row] = max(old[0], share), max(old[1], clarity)
         return weights
 
@@ -168,5 +183,5 @@ class Evidence:
         return [rows[i] for i in np.lexsort((np.array(rows), -similarity))[:MAX_PER_NAME]]
 
 
-def _reciprocal_ranks(rows: Sequence[int], ranks: Mapping[int, int]) -> NDArray[np.float64]:
-    return np.array([1 / (1 + ranks[row] / 3) if row in ranks else 0.0 for row in rows])
+def _reciprocal_ranks(rows: Sequence[int], ranks: Mapping[int, int]) -> list[float]:
+    return [1 / (1 + ranks[row] / 3) if row in ranks else 0.0 for row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hybridmem_plugins.extraction.sentences import sentence_spans
+from hybridmem_plugins.extraction.sentences import each_sentence, sentence_spans
 from hybridmem_plugins.extraction.tokens import name_key
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.engine import Found, Result
@@ -72,11 +72,14 @@ def sentence_with(text: str, name: str) -> str:
     'She married Lothair II.'
     """
     wanted, hint = f" {name} ", name[:2]
-    for start, end in sentence_spans(text):
-        # Folding a sentence is slow; one without the name's first letters need not be.
-        if (
-            not hint.isascii() or hint in text[start:end].lower() or not text.isascii()
-        ) and wanted in f" {name_key(text[start:end])} ":
+    # Folding a sentence is slow; one without the name's first letters need not be.
+    plain = hint.isascii() and text.isascii()
+    lowered = text.lower() if plain else text
+    first = lowered.find(hint) if plain else 0
+    if first < 0:
+        return ""
+    for start, end in each_sentence(text):
+        if end > first and (not plain or hint in lowered[start:end]) and wanted in f" {name_key(text[start:end])} ":
             return text[start:end]
     return ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ class GraphStoreSuite:
     """Tests of a relational tier (`GraphTier` and `RelationalTier`); override `make`."""
 
     def make(self) -> Any:
-        """Return an empty graph store, whose `find_phrase` may be set."""
+        """Return an empty graph store, whose `find_phrases` may be set."""
         raise NotImplementedError
 
     def test_steps_lead_over_names(self) -> None:
@@ -66,16 +66,14 @@ class GraphStoreSuite:
     def _filled(self, order: Sequence[int]) -> Any:
         tokens: dict[int, list[str]] = {}
 
-        def find(phrase: Sequence[str]) -> Iterable[int]:
-            size = len(phrase)
+        def find(phrases: Sequence[Sequence[str]]) -> list[list[int]]:
             return [
-                row
-                for row, said in tokens.items()
-                if any(said[i : i + size] == list(phrase) for i in range(len(said) - size + 1))
+                [row for row, said in tokens.items() if f" {' '.join(phrase)} " in f" {' '.join(said)} "]
+                for phrase in phrases
             ]
 
         graph = self.make()
-        graph.find_phrase = find
+        graph.find_phrases = find
         for row in order:
             passage = _PASSAGES[row]
             tokens[row] = words(f"{passage.title}\n{passage.text}" if passage.title else passage.text)

@@ -1,0 +1,109 @@
+"""A model whose replies are kept on disk, so that an interrupted comparison goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+from hybridmem_plugins.generation.loading import resolve_adapter
+from hybridmem_plugins.generation.local_model import BASE
+from hybridmem_plugins.system.models import LocalChat, Messages, Reply
+
+
+class KeptReplies:
+    """A `ChatModel` around a local model that asks it only what it has not been asked before.
+
+    Args:
+        model: Answers what is new.
+        file: JSON lines of replies, appended to.
+        fingerprint: Tells the model and its weights from others; part of each key.
+
+    Attributes:
+        seconds: Wall-clock seconds of each reply, by key.
+        processor: Seconds of processor time of each, which does not count how busy the machine was with other things.
+        alone: Whether it was decoded alone; only then are its seconds those that a user would wait.
+    """
+
+    def __init__(self, model: LocalChat, file: Path, fingerprint: str) -> None:
+        self.model, self.file, self.fingerprint = model, file, fingerprint
+        self.seconds: dict[str, float] = {}
+        self.processor: dict[str, float] = {}
+        self.alone: dict[str, bool] = {}
+        self._known: dict[str, Reply] = {}
+        if file.is_file():
+            for line in file.read_text(encoding="utf-8").split("\n"):
+                if line.endswith("}"):  # An interrupted run may have left half a line.
+                    self._remember(json.loads(line))
+
+    def _remember(self, record: dict[str, object]) -> None:
+        key = str(record["key"])
+        counts = [int(str(record[name])) for name in ("input_tokens", "output_tokens")]
+        self._known[key] = Reply(str(record["text"]), *counts)
+        self.seconds[key] = float(str(record["seconds"]))
+        self.processor[key] = float(str(record["processor_seconds"]))
+        self.alone[key] = bool(record["alone"])
+
+    def key(self, messages: Messages) -> str:
+        """Return what a chat's reply is kept under."""
+        text = json.dumps([self.fingerprint, self.model.max_new_tokens, list(messages)], ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    @property
+    def name(self) -> str:
+        """Model and adapter."""
+        return self.model.name
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens a text takes."""
+        return self.model.count_tokens(text)
+
+    def window(self) -> int | None:
+        """Return how many tokens a prompt may have."""
+        return self.model.window()
+
+    def reply(self, chats: Sequence[Messages]) -> list[Reply]:
+        """Answer several chats: what is known from the file, the rest together, timed and shared evenly."""
+        keys = [self.key(messages) for messages in chats]
+        new = {key: messages for key, messages in zip(keys, chats, strict=True) if key not in self._known}
+        if new:
+            started, used = time.perf_counter(), time.process_time()
+            replies = self.model.reply(list(new.values()))
+            share, used = (time.perf_counter() - started) / len(new), (time.process_time() - used) / len(new)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a", encoding="utf-8") as file:
+                for key, reply in zip(new, replies, strict=True):
+                    record: dict[str, object] = {
+                        "key": key, "model": self.fingerprint, "text": reply.text, "seconds": round(share, 4),
+                        "alone": len(new) == 1, "processor_seconds": round(used, 4), "input_tokens": reply.input_tokens,
+                        "output_tokens": reply.output_tokens,
+                    }  # fmt: skip
+                    self._remember(record)
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        return [self._known[key] for key in keys]
+
+    async def areply(self, messages: Messages) -> Reply:
+        """Answer one chat; a comparison waits anyway."""
+        return self.reply([messages])[0]
+
+    def stream(self, messages: Messages) -> Iterator[str | Reply]:
+        """Answer one chat in one piece."""
+        reply = self.reply([messages])[0]
+        yield reply.text
+        yield reply
+
+    async def astream(self, messages: Messages) -> AsyncIterator[str | Reply]:
+        """Answer one chat in one piece."""
+        for piece in self.stream(messages):
+            yield piece
+
+
+def fingerprint(model: str, adapter: str | Path) -> str:
+    """Return a short text that changes with a model's name and an adapter's weights."""
+    if str(adapter) == BASE:
+        return f"{model}|{BASE}"
+    weights = Path(resolve_adapter(adapter)) / "adapter_model.safetensors"
+    told = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights.is_file() else "hub"
+    return f"{model}|{Path(str(adapter)).name}|{told}"

@@ -1,0 +1,161 @@
+"""Anything that finds passages, seen in one way: our memory, a retriever of a framework, or a function."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from hybridmem_plugins.hybrid_memory import HybridMemory
+from hybridmem_plugins.memory.filters import Filter
+from hybridmem_plugins.passage import Passage
+from hybridmem_plugins.retrieval.model import Fact, Hit, Route
+
+PROVENANCE_KEY = "hybridmem"
+"""Where our retrievers for the frameworks write why a document was found."""
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """What the system asks of whatever finds passages; `HybridMemory` is one."""
+
+    def search(
+        self,
+        question: str,
+        k: int = 8,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> list[Hit]:
+        """Return at most k passages, best first."""
+        ...
+
+    async def asearch(
+        self,
+        question: str,
+        k: int = 8,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> list[Hit]:
+        """Do as `search`, without blocking the event loop."""
+        ...
+
+
+def as_retriever(source: Any) -> Retriever:
+    """Return whatever finds passages as a `Retriever`.
+
+    Args:
+        source: A `HybridMemory`, an object with `search` and `asearch`, a LangChain retriever or Runnable (`invoke`), a
+            LlamaIndex retriever (`retrieve`), or a function from a question to passages, hits or texts.
+
+    Raises:
+        TypeError: It is none of these.
+    """
+    memory = getattr(source, "memory", None)
+    if isinstance(memory, HybridMemory) and callable(getattr(source, "explain", None)):
+        # Our own retriever for a framework, with its filter, reranker and more: its form of a call is kept.
+        return _Foreign(source, memory)
+    if isinstance(source, Retriever):
+        return source
+    if any(callable(getattr(source, name, None)) for name in ("invoke", "retrieve")) or callable(source):
+        return _Foreign(source)
+    msg = (
+        f"a {type(source).__name__} finds no passages. Give a HybridMemory, a LangChain retriever (invoke), a "
+        "LlamaIndex retriever (retrieve), or a function from a question to passages."
+    )
+    raise TypeError(msg)
+
+
+class _Foreign:
+    """A retriever of a framework, or a function."""
+
+    def __init__(self, source: Any, memory: HybridMemory | None = None) -> None:
+        self.source, self.memory = source, memory
+        name = next((n for n in ("invoke", "retrieve") if callable(getattr(source, n, None))), "")
+        self._call: Callable[..., Any] = getattr(source, name) if name else source
+        self._acall: Callable[..., Any] | None = getattr(source, f"a{name}", None) if name else None
+        self._keywords = {"k", "filter", "route"} if memory is not None and name == "invoke" else set[str]()
+
+    def search(
+        self,
+        question: str,
+        k: int = 8,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> list[Hit]:
+        found = self._call(question, **self._options(k, filter, route))
+        if inspect.isawaitable(found):
+            msg = "the retriever is async: use `aquery` or `astream`"
+            raise TypeError(msg)
+        return [to_hit(one) for one in found][:k]
+
+    async def asearch(
+        self,
+        question: str,
+        k: int = 8,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> list[Hit]:
+        options = self._options(k, filter, route)
+        if self._acall is not None:
+            found = await self._acall(question, **options)
+        elif inspect.iscoroutinefunction(self._call):
+            found = await self._call(question, **options)
+        else:
+            found = await asyncio.to_thread(self._call, question, **options)
+        return [to_hit(one) for one in found][:k]
+
+    def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
+        if self.memory is None:
+            return []
+        given = {"filter": filter} if filter is not None else {}
+        found: list[Fact] = self.source.facts(question, k, **given)
+        return found
+
+    def _options(self, k: int, filter: Filter | None, route: Route) -> dict[str, Any]:  # noqa: A002
+        if self._keywords:
+            asked = {"k": k, "filter": filter, "route": None if route == "auto" else route}
+            return {key: value for key, value in asked.items() if value is not None}
+        if filter is not None or route != "auto":
+            what = "filter" if filter is not None else "route"
+            msg = f"this retriever takes no {what} for a call. Set it in the retriever itself, or use a HybridMemory."
+            raise ValueError(msg)
+        return {}
+
+
+def to_hit(found: Any) -> Hit:
+    """Return a found passage as a hit: a `Hit`, `Passage`, text, LangChain document or LlamaIndex node.
+
+    Raises:
+        TypeError: It is none of these.
+    """
+    if isinstance(found, Hit):
+        return found
+    if isinstance(found, str):
+        return Hit(Passage(found), 0.0)
+    if isinstance(found, Passage):
+        return Hit(found, 0.0)
+    if hasattr(found, "page_content"):
+        return _hit(found.page_content, found.metadata, getattr(found, "id", None), found.metadata.get("score"))
+    node = getattr(found, "node", found)
+    if callable(getattr(node, "get_content", None)):
+        return _hit(node.get_content(), node.metadata, node.node_id, getattr(found, "score", None))
+    msg = f"the retriever returned a {type(found).__name__}; it must return documents, nodes, passages, hits or texts"
+    raise TypeError(msg)
+
+
+def _hit(text: str, metadata: Mapping[str, Any], identity: str | None, score: Any) -> Hit:
+    title = metadata.get("title") or metadata.get("file_name")
+    provenance = metadata.get(PROVENANCE_KEY)
+    kept = {key: value for key, value in metadata.items() if key not in (PROVENANCE_KEY, "title")}
+    return Hit(
+        Passage(text, title=str(title) if title else None, id=identity, metadata=kept),
+        float(score) if isinstance(score, int | float) else 0.0,
+        dict(provenance) if isinstance(provenance, Mapping) else {},
+    )
+
+
+def facts_about(retriever: Retriever, question: str, k: int, filter: Filter | None) -> Sequence[Fact]:  # noqa: A002
+    """Return the structural facts where a retriever has any."""
+    facts = getattr(retriever, "facts", None)
+    return facts(question, k, filter) if callable(facts) and k > 0 else []

@@ -1,0 +1,181 @@
+"""Found passages and facts become the numbered context of one prompt, within a token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from rapidfuzz import fuzz
+
+from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
+from hybridmem_plugins.augmentation.templates import get_template, said_about
+from hybridmem_plugins.passage import Passage
+from hybridmem_plugins.retrieval.model import Fact, Hit
+from hybridmem_plugins.system.answer import NumberedFact, Source
+from hybridmem_plugins.system.defusing import defuse
+
+Order = Literal["ends", "best_first", "best_last"]
+SAME = 95.0
+"""Similarity of two normalised texts, in percent of `rapidfuzz.fuzz.ratio`, from which on they say the same."""
+
+BLOCK_TOKENS = 6
+"""For the number, its brackets and the blank line of each block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the model is to read.
+
+    Attributes:
+        messages: The chat to send.
+        sources: The numbered blocks in it.
+        facts: Facts, each with the number of the source that states it.
+        tokens: What the blocks take, as counted.
+        smallest: Tokens of the smallest passage found; 0 where none was.
+    """
+
+    messages: list[dict[str, str]]
+    sources: tuple[Source, ...]
+    facts: tuple[NumberedFact, ...]
+    tokens: int
+    smallest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesis:
+    """How a context is put together.
+
+    Attributes:
+        budget: Most tokens that passages and facts may take together.
+        max_facts: Most facts that are shown as blocks of their own. A fact that a shown passage states anyway takes no
+            room and does not count.
+        order: `ends` puts the best evidence first, the next best last and the weakest in the middle, where models read
+            worst (arXiv 2307.03172); or `best_first`, `best_last`.
+        withhold_orders: Leave out sentences that give orders to a model; see `defusing.defuse`.
+        template: Name in `augmentation.templates.TEMPLATES`; the shipped adapter was trained on all of them.
+    """
+
+    budget: int = 768
+    max_facts: int = 2
+    order: Order = "ends"
+    template: str = "numbered"
+    withhold_orders: bool = True
+
+    def __post_init__(self) -> None:
+        get_template(self.template)
+        if self.budget < 1 or self.max_facts < 0:
+            msg = f"budget must be 1 or more and max_facts 0 or more, not {self.budget} and {self.max_facts}"
+            raise ValueError(msg)
+        if self.order not in ("ends", "best_first", "best_last"):
+            msg = f"unknown order {self.order!r}; use 'ends', 'best_first' or 'best_last'"
+            raise ValueError(msg)
+
+    def context(
+        self,
+        question: str,
+        hits: Sequence[Hit],
+        facts: Sequence[Fact] = (),
+        *,
+        count: Callable[[str], int],
+        budget: int | None = None,
+    ) -> Context:
+        """Make the context of a question.
+
+        Passages that say the same are shown once. Each passage is shown whole or not at all; one that does not fit
+        makes room for later ones that do.
+
+        Args:
+            question: What is asked.
+            hits: Passages, best first.
+            facts: Structural facts, best first.
+            count: Returns how many tokens a text takes.
+            budget: Instead of the usual one, where that is smaller.
+        """
+        left = min(self.budget, budget if budget is not None else self.budget)
+        allowed, chosen, smallest = left, list[Source](), 0
+        for source in self._read(hits):
+            size = _size(source.passage, count)
+            smallest = min(smallest or size, size)
+            if size <= left:
+                chosen.append(source)
+                left -= size
+        told = self._statements(facts)
+        for fact in told:
+            if _stating(fact, chosen) is not None or not chosen:
+                continue
+            if sum(source.kind == "fact" for source in chosen) >= self.max_facts:
+                break
+            source = Source(0, "fact", Passage(fact.sentence, fact.subject, fact.passage_id), fact.score, ("graph",))
+            if (size := _size(source.passage, count)) <= left:
+                chosen.append(source)
+                left -= size
+        numbered = [replace(source, number=number) for number, source in enumerate(self._ordered(chosen), 1)]
+        stated = [NumberedFact(at.number, fact) for fact in told if (at := _stating(fact, numbered)) is not None]
+        messages = self.messages(question, [source.passage for source in numbered])
+        return Context(messages, tuple(numbered), tuple(stated), allowed - left, smallest)
+
+    def _read(self, hits: Sequence[Hit]) -> list[Source]:
+        """Return what the passages say, each thing once, without orders to a model."""
+        if not self.withhold_orders:
+            return _merged([(hit, 0) for hit in hits])
+        cleaned = []
+        for hit in hits:
+            text, withheld = defuse(hit.passage.text)
+            if text:
+                passage = replace(hit.passage, text=text) if withheld else hit.passage
+                cleaned.append((replace(hit, passage=passage), withheld))
+        return _merged(cleaned)
+
+    def messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
+        """Return the chat for a question and its passages as they stand, which are fenced as data."""
+        return get_template(self.template).messages(question, passages)
+
+    def _statements(self, facts: Sequence[Fact]) -> list[Fact]:
+        return [fact for fact in facts if not self.withhold_orders or not defuse(fact.sentence)[1]]
+
+    def _ordered(self, best_first: list[Source]) -> list[Source]:
+        if self.order == "ends":
+            return best_first[::2] + best_first[1::2][::-1]
+        return best_first[::-1] if self.order == "best_last" else best_first
+
+
+def _size(passage: Passage, count: Callable[[str], int]) -> int:
+    return count(f"{said_about(passage)}\n{passage.text}") + BLOCK_TOKENS
+
+
+def _merged(hits: Sequence[tuple[Hit, int]]) -> list[Source]:
+    """Return the hits as sources without those that say what a better one says; of two, the longer text stays.
+
+    Args:
+        hits: Passages, best first, each with the number of its sentences that are withheld.
+    """
+    kept: list[tuple[str, Source]] = []
+    for hit, withheld in hits:
+        said = normalise_answer(hit.passage.text)
+        routes = tuple(hit.provenance.get("routes") or ())
+        source = Source(0, "passage", hit.passage, hit.score, routes, hit.provenance, withheld=withheld)
+        for position, (other, before) in enumerate(kept):
+            if fuzz.ratio(said, other, score_cutoff=SAME) or f" {said} " in f" {other} ":
+                kept[position] = (other, _with(before, hit.passage.id, routes))
+                break
+            if f" {other} " in f" {said} ":
+                longer = replace(source, score=before.score, merged=before.merged)
+                kept[position] = (said, _with(longer, before.passage.id, before.routes))
+                break
+        else:
+            kept.append((said, source))
+    return [source for _, source in kept]
+
+
+def _with(source: Source, also: str | None, routes: tuple[str, ...]) -> Source:
+    merged = (*source.merged, also) if also and also != source.passage.id else source.merged
+    return replace(source, merged=merged, routes=tuple(dict.fromkeys([*source.routes, *routes])))
+
+
+def _stating(fact: Fact, sources: Sequence[Source]) -> Source | None:
+    """Return the source that states a fact: its own passage first, then any that holds its sentence."""
+    for source in sources:
+        if fact.passage_id and fact.passage_id in (source.passage.id, *source.merged) and source.kind == "passage":
+            return source
+    return next((source for source in sources if contains_answer(source.passage.text, [fact.sentence])), None)
