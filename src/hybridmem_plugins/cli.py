@@ -33,6 +33,7 @@ ROOM_COMMANDS = {
     "evaluate": "hybridmem_plugins.finetuning.command",
     "export-model": "hybridmem_plugins.finetuning.command",
     "compare": "hybridmem_plugins.comparison.command",
+    "migrate": "hybridmem_plugins.engines.command",
     **dict.fromkeys(("check", "export", "import", "delete", "compact"), "hybridmem_plugins.cli_maintenance"),
 }
 """Commands of other rooms: the name, which is that of the function too (`import_` for `import`), and its module."""

@@ -245,6 +245,15 @@ class KnowledgeGraph:
         """
         return next((match for match in self._titles.similar(name) if self._info(match, allowed).definers), None)
 
+    def similar_names(self, names: Sequence[str], allowed: Mask | None = None) -> dict[str, str]:
+        """Return `similar` for many misspelt names; those that are close to none are left out."""
+        found = {name: self.similar(name, allowed) for name in names}
+        return {name: close for name, close in found.items() if close is not None}
+
+    def mentions_of(self, rows: Sequence[int]) -> dict[int, list[str]]:
+        """Return `mentions` of many passages."""
+        return {row: self.mentions(row) for row in rows}
+
     def mentions(self, row: int) -> list[str]:
         """Return the names that a passage mentions, in order of appearance."""
         return [name for name, edges in self._graph._succ[self._nodes[row]].items() if edges is not _DEFINES]

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from rapidfuzz import fuzz, process
-
-from hybridmem_plugins.extraction.tokens import STOPWORDS
-
-# Words of the longest title that is looked for in the text of others.
-LONGEST_NAME = 40
-# Percent of equal characters (rapidfuzz's normalised indel similarity) that make two spellings one name.
-_SAME_SPELLING = 86.0
+from hybridmem_plugins.memory.names import LONGEST_NAME, closest, drawer, names_in, trivial
 
 
 class Titles:
@@ -20,7 +13,7 @@ class Titles:
 
     >>> titles = Titles()
     >>> titles.add("lothair ii", 7)
-    >>> titles.rows("lothair ii"), list(titles.similar("lothar ii")), titles.said_in("of lothair ii she".split())
+    >>> titles.rows("lothair ii"), titles.similar("lothar ii"), titles.said_in("of lothair ii she".split())
     ([7], ['lothair ii'], ['lothair ii'])
     """
 
@@ -28,7 +21,7 @@ class Titles:
         self._rows: dict[str, list[int]] = {}
         # For the first word of each name, how many words names have that start with it, and how many passages do so.
         self._lengths: dict[str, dict[int, int]] = {}
-        self._spellings: dict[tuple[str, int], dict[str, None]] = {}
+        self._spellings: dict[str, dict[str, None]] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._rows
@@ -57,7 +50,7 @@ class Titles:
         if rows:
             return False
         del self._rows[name]
-        del self._spellings[_spelling(name)][name]
+        del self._spellings[drawer(name)][name]
         return True
 
     def fill(self, rows: Mapping[str, list[int]]) -> None:
@@ -66,35 +59,19 @@ class Titles:
         for name, definers in rows.items():
             self._list(name, len(definers))
 
-    def similar(self, name: str) -> Iterator[str]:
-        """Yield the names that a misspelt one may stand for, the closest first."""
-        close = process.extract(
-            name, list(self._spellings.get(_spelling(name), ())), scorer=fuzz.ratio, score_cutoff=_SAME_SPELLING,
-            limit=None,
-        )  # fmt: skip
-        for match, _, _ in sorted(close, key=lambda found: (-found[1], found[0])):
-            yield str(match)
+    def similar(self, name: str) -> list[str]:
+        """Return the names that a misspelt one may stand for, the closest first."""
+        return closest(name, self._spellings.get(drawer(name), ()))
 
     def said_in(self, words: Sequence[str]) -> list[str]:
         """Return the names that occur in a run of tokens, overlapping ones too, in order.
 
         Names of several words are also found with an English plural's `s`.
         """
-        found: dict[str, None] = {}
-        lengths = self._lengths
-        for start, word in enumerate(words):
-            if word in lengths:
-                for length in lengths[word]:
-                    if start + length > len(words):
-                        continue
-                    name = " ".join(words[start : start + length])
-                    for form in (name, name[:-1]) if name.endswith("s") and length > 1 else (name,):
-                        if form in self._rows and not (length == 1 and trivial(form)):
-                            found[form] = None
-        return list(found)
+        return [name for name in names_in(words, self._lengths) if name in self._rows]
 
     def _list(self, name: str, passages: int) -> None:
-        self._spellings.setdefault(_spelling(name), {})[name] = None
+        self._spellings.setdefault(drawer(name), {})[name] = None
         first, length = _shape(name)
         if length <= LONGEST_NAME:
             lengths = self._lengths.setdefault(first, {})
@@ -109,15 +86,5 @@ def forms(name: str) -> list[list[str]]:
     return [words, [*words[:-1], words[-1] + "s"]] if len(words) <= LONGEST_NAME else []
 
 
-def trivial(word: str) -> bool:
-    """Say whether a single word is no name by itself; one ideograph is not one either."""
-    return word in STOPWORDS or len(word) < 2
-
-
 def _shape(name: str) -> tuple[str, int]:
     return name.partition(" ")[0], name.count(" ") + 1
-
-
-def _spelling(name: str) -> tuple[str, int]:
-    """Return the drawer in which likely misspellings of a name lie: few letters go wrong first."""
-    return name[:1], name.count(" ")
