@@ -171,9 +171,9 @@ class Conversation:
                 return
             answers = views.box("")
             broken = await self.desk.break_context(found, self.slider.value / 100, self.seed)
-            read = f"What is read now: {len(broken.passages)} passages. "
+            size = f"The context now: {len(broken.passages)} passages. "
             noise = f"Noise: {', '.join(broken.operators)}" if broken.operators else "No operator applied"
-            with ui.expansion(read + noise, value=not self.desk.can_answer).classes("small"):
+            with ui.expansion(size + noise, value=not self.desk.can_answer).classes("small"):
                 views.draw_broken(broken)
         await self._answer(answers, found, broken)
 

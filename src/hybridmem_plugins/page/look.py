@@ -25,9 +25,11 @@ min-width:0;overflow-wrap:anywhere}
 .samples{display:flex;flex-wrap:wrap;gap:6px;margin:0 0 18px}
 .samples .q-btn{font-size:13px;border:1px solid var(--line);border-radius:16px;padding:3px 12px;
 min-height:0;text-align:left;font-weight:400;line-height:1.4;color:var(--ink)}
+.samples .q-btn__content{justify-content:flex-start;text-align:left}
 .ask .q-btn{font-weight:600;border-radius:8px;padding:0 26px;min-height:48px}
 .ask .q-btn__content{color:var(--card)}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:14px}
+.pair{margin:0 0 8px}
 .reply{border:1px solid var(--line);border-radius:10px;padding:14px 16px;min-width:0;overflow-wrap:anywhere}
 .reply .text{font-size:17px;line-height:1.45;margin:4px 0 6px}.reply .text.declined{color:var(--dim);font-style:italic}
 .chips{display:flex;flex-wrap:wrap;gap:6px;margin:0 0 6px}
@@ -56,7 +58,8 @@ font:600 11px/20px system-ui,sans-serif;text-align:center;padding:0 5px;margin-t
 @media(max-width:760px){.pair{grid-template-columns:1fr}.ask{grid-template-columns:1fr auto}
 .ask>:first-child{grid-column:1/-1}.desk{padding:18px 12px 40px}.panel{padding:14px}
 .noise{grid-template-columns:auto 1fr;gap:4px 14px}.noise .q-slider{grid-column:1/-1;grid-row:2}
-.noise .q-btn{justify-self:end}.hit{grid-template-columns:20px 1fr 64px}}
+.noise .q-btn{justify-self:end}.hit{grid-template-columns:20px 1fr}
+.hit p{font-size:14px}.score{grid-column:2;display:flex;gap:10px;align-items:center}.score .bar{flex:1;margin:0}}
 """
 
 SHEET = f"{COLOURS}{_STYLE}{_LEVELS}.walk{{{PICTURE_STYLE}}}"

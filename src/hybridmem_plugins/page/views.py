@@ -23,8 +23,8 @@ LONGEST = 600
 """Characters of a passage that the list shows."""
 
 SCORES = (
-    "Vectors: rank and cosine similarity. Words: rank and BM25 score. Graph: rank, and what the walk added to the score "
-    "in log-odds."
+    "Vectors: rank and cosine similarity. Words: rank and BM25 score. Graph: rank, and what the walk added to the "
+    "score in log-odds."
 )
 
 
