@@ -20,11 +20,11 @@ from scipy.optimize import minimize
 from beir import DataSet, in_chunks, perfect, read_sets, recall, without_titles
 from embedders import EMBEDDERS, embedder_named
 from hybridmem_plugins import HybridMemory
-from hybridmem_plugins.hybrid_memory import _EmbeddedTiers
 from hybridmem_plugins.retrieval.engine import all_features
 from hybridmem_plugins.retrieval.features import BASE_FEATURES, Evidence
 from hybridmem_plugins.retrieval.linking import read_question
 from hybridmem_plugins.retrieval.ranker import FEATURES, Ranker
+from hybridmem_plugins.retrieval.tiers import BoundTiers
 from hybridmem_plugins.retrieval.walk import walk
 
 # What a step back is worth by itself was fitted below zero on every set; its two products carry what it says.
@@ -47,10 +47,10 @@ class Case:
         for start in range(0, len(data.passages), 1000):
             memory.add(data.passages[start : start + 1000])
         self.memory, store = memory, memory.store
-        self.tiers = _EmbeddedTiers(store.vectors, store.lexical, memory._graph)
+        self.tiers = BoundTiers(store.vectors, store.lexical, memory.store.graph)
         self.evidence = []
         for query in data.queries:
-            question = read_question(query.text, memory._graph)
+            question = read_question(query.text, memory.store.graph)
             self.evidence.append(Evidence(question, *memory._embed(question), self.tiers, None))
 
     def labels(self, index: int, rows: list[int]) -> np.ndarray:

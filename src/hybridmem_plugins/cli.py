@@ -34,6 +34,7 @@ ROOM_COMMANDS = {
     "export-model": "hybridmem_plugins.finetuning.command",
     "compare": "hybridmem_plugins.comparison.command",
     "serve": "hybridmem_plugins.page.command",
+    "migrate": "hybridmem_plugins.engines.command",
     **dict.fromkeys(("check", "export", "import", "delete", "compact"), "hybridmem_plugins.cli_maintenance"),
 }
 """Commands of other rooms: the name, which is that of the function too (`import_` for `import`), and its module."""

@@ -18,6 +18,10 @@ class MemoryLockedError(HybridMemoryError):
     """Another process kept the write lock for longer than the timeout."""
 
 
+class EngineError(HybridMemoryError):
+    """A database behind a memory cannot be reached, refuses, or does not answer in time; nothing half is stored."""
+
+
 class EmbedderMismatchError(HybridMemoryError, ValueError):
     """The embedder differs from the one that made the stored vectors."""
 

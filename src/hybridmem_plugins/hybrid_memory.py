@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,8 @@ import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridmem_plugins.backend import Backend, View
+from hybridmem_plugins.engines import is_address, open_engine
 from hybridmem_plugins.extraction.builtin import BuiltinExtractor
 from hybridmem_plugins.extraction.model import Extractor
 from hybridmem_plugins.extraction.resolving import NameResolver, Resolver, ResolvingExtractor
@@ -24,18 +25,19 @@ from hybridmem_plugins.extraction.tokens import name_key, words
 from hybridmem_plugins.memory.embedding import Embedder
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.memory.graph import KnowledgeGraph
-from hybridmem_plugins.memory.lexical import LexicalIndex
-from hybridmem_plugins.memory.rows import Mask
 from hybridmem_plugins.memory.static_embedder import StaticEmbedder
 from hybridmem_plugins.memory.store import MemoryStore
-from hybridmem_plugins.memory.vectors import Engine, VectorIndex
+from hybridmem_plugins.memory.vectors import Engine
 from hybridmem_plugins.passage import Passage
+from hybridmem_plugins.retrieval.asking import check_question, unit_vector
 from hybridmem_plugins.retrieval.engine import Result, retrieve
 from hybridmem_plugins.retrieval.explain import Explanation, explain
+from hybridmem_plugins.retrieval.features import FIRST_STAGE
 from hybridmem_plugins.retrieval.linking import Question, names_said, read_question
-from hybridmem_plugins.retrieval.model import ROUTES, Fact, Hit, Route
+from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 from hybridmem_plugins.retrieval.provenance import facts_of, path_rows, provenance, stated_fact
 from hybridmem_plugins.retrieval.router import Choice, Router, default_router
+from hybridmem_plugins.retrieval.tiers import BoundTiers
 
 T = TypeVar("T")
 Vector = NDArray[np.float32]
@@ -52,7 +54,8 @@ class HybridMemory:
 
     Args:
         embedder: Object with `embed_documents(list[str])` and `embed_query(str)`; None takes the bundled static one.
-        path: Folder of the memory, made when missing; None keeps it in memory only.
+        path: Folder of the memory, made when missing; None keeps it in memory only; an address such as
+            `postgresql://user@host/database` keeps it in an engine (see docs/scaling.md).
         extractor: Finds the entities of passages; None takes the built-in one, which needs no model.
         aliases: Other spellings of names and the names they stand for, for example `{"NVM": "non-volatile memory"}`;
             for questions, and for passages added from then on.
@@ -64,6 +67,7 @@ class HybridMemory:
     Raises:
         MemoryFormatError: The folder is no memory, is damaged, or was written by a newer version.
         EmbedderMismatchError: The memory was made with another embedder.
+        EngineError: The engine at the address cannot be reached, or refuses.
 
     >>> with HybridMemory() as memory:
     ...     ids = memory.add([
@@ -90,18 +94,22 @@ class HybridMemory:
         self.router = router
         self._resolve = NameResolver(aliases, resolver)
         found_by: Extractor = BuiltinExtractor() if extractor is None else extractor
-        self._graph = KnowledgeGraph()
+        reader = ResolvingExtractor(found_by, self._resolve) if self._resolve else found_by
         # More threads than cores would not search faster, but leave the event loop a smaller share of Python's lock:
         # with six on two cores, 50 searches at once held it up for 0.05-0.35 s at a time, with three 0.03-0.05 s.
         self._pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="hybridmem")
-        self._store = MemoryStore(
-            path,
-            embedder=self.embedder,
-            extractor=ResolvingExtractor(found_by, self._resolve) if self._resolve else found_by,
-            graph=self._graph,
-            write_timeout=write_timeout,
-            engine=engine,
-        )
+        self._store: Backend
+        if isinstance(path, str) and is_address(path):
+            self._store = open_engine(path, embedder=self.embedder, extractor=reader)
+        else:
+            self._store = MemoryStore(
+                path,
+                embedder=self.embedder,
+                extractor=reader,
+                graph=KnowledgeGraph(),
+                write_timeout=write_timeout,
+                engine=engine,
+            )
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -175,7 +183,7 @@ class HybridMemory:
         Takes and raises what `search` does.
         """
 
-        def explained(store: MemoryStore, result: Result) -> Explanation:
+        def explained(store: View, result: Result) -> Explanation:
             return explain(
                 result, _hits(store, result, k), store.passages, asked_route=route, filtered=filter is not None
             )
@@ -195,32 +203,34 @@ class HybridMemory:
         Raises:
             ValueError: An empty question, k < 1, or an unknown filter operator.
         """
-        _check_question(question, k, "auto")
-        scores = {str(hit.passage.id): hit.score for hit in self.search(question, max(k, _FACT_SOURCES), filter)}
-        with self._store.reading() as store:
-            allowed = store.allowed(filter)
-            rows = [row for row in store.rows_of(list(scores)) if row is not None and (allowed is None or allowed[row])]
-            said = f" {name_key(question)} "
-            found: list[Fact] = []
-            for row, passage in zip(rows, store.passages(rows), strict=True):
-                score = scores[str(passage.id)]
-                names = [(name, score * (1.0 if f" {name} " in said else 0.9)) for name in self._graph.mentions(row)]
-                found += facts_of(passage, names)
-            found.sort(key=lambda fact: (-fact.score, fact.passage_id, fact.object))
-            typed = self._typed_facts(question, allowed, max((fact.score for fact in found), default=0.0))
+        check_question(question, k, "auto")
+        with self._store.steady():
+            scores = {str(hit.passage.id): hit.score for hit in self.search(question, max(k, _FACT_SOURCES), filter)}
+            with self._store.reading() as store:
+                allowed = store.allowed(filter)
+                rows = store.permitted([row for row in store.rows_of(list(scores)) if row is not None], allowed)
+                said = f" {name_key(question)} "
+                mentioned = store.graph.mentions_of(rows)
+                found: list[Fact] = []
+                for row, passage in zip(rows, store.passages(rows), strict=True):
+                    score = scores[str(passage.id)]
+                    names = [(name, score * (1.0 if f" {name} " in said else 0.9)) for name in mentioned[row]]
+                    found += facts_of(passage, names)
+                found.sort(key=lambda fact: (-fact.score, fact.passage_id, fact.object))
+                typed = self._typed_facts(question, store, allowed, max((fact.score for fact in found), default=0.0))
         return [*typed, *found][:k]
 
-    def _typed_facts(self, question: str, allowed: Mask | None, floor: float) -> list[Fact]:
+    def _typed_facts(self, question: str, store: View, allowed: Any, floor: float) -> list[Fact]:
         """Return the relations of the names in a question, those first of which it says the most; scored above a floor.
 
         The caller is reading.
         """
-        asked = self._read(question, allowed)
-        names = names_said(asked, self._graph, allowed, self._resolve if self._resolve else None)
-        facts = self._graph.relations(names, allowed)
+        asked = self._read(question, store, allowed)
+        names = names_said(asked, store.graph, allowed, self._resolve if self._resolve else None)
+        facts = store.graph.relations(names, allowed)
         if not facts:
             return []
-        passages = dict(zip((rows := [row for *_, row in facts]), self._store.passages(rows), strict=True))
+        passages = dict(zip((rows := [row for *_, row in facts]), store.passages(rows), strict=True))
         tokens = set(asked.tokens)
 
         def relevance(subject: str, relation: str, object_: str) -> float:
@@ -246,14 +256,15 @@ class HybridMemory:
     def graph(self) -> nx.MultiDiGraph:
         """The knowledge graph as a read-only `networkx.MultiDiGraph` that follows every later change.
 
-        Nodes are names (normalised text) and passages (`passage:` and the id); edges are `defines`, `mentions`, and
-        the relations that an optional extractor found.
+        Of a memory in an engine it is a copy, read as a whole: for memories that fit. Nodes are names (normalised
+        text) and passages (`passage:` and the id); edges are `defines`, `mentions`, and the relations that an
+        optional extractor found.
         """
-        return self._graph.view
+        return self._store.networkx()
 
     @property
-    def store(self) -> MemoryStore:
-        """What lies beneath: the journal and its indexes."""
+    def store(self) -> Any:
+        """What lies beneath: a `MemoryStore` with the journal and its indexes, or an engine's store."""
         return self._store
 
     def _retrieve(
@@ -262,35 +273,38 @@ class HybridMemory:
         k: int,
         filter: Filter | None,  # noqa: A002
         route: Route,
-        finish: Callable[[MemoryStore, Result], T],
+        finish: Callable[[View, Result], T],
     ) -> T:
         """Search, and finish while the store still holds what was found."""
-        _check_question(question, k, route)
-        with self._store.reading() as store:
-            asked = self._read(question, store.allowed(filter))
-            version = store.version
-            if not len(store):
-                return finish(store, Result(asked, _nothing_stored(route)))
-        vectors = self._embed(asked)  # May take long where the embedder is remote: nobody waits for it.
-        with self._store.reading() as store:
-            if store.vectors is None:
-                return finish(store, Result(asked, _nothing_stored(route)))
-            allowed = store.allowed(filter)
-            if store.version != version:
-                asked = self._read(question, allowed)
-            tiers = _EmbeddedTiers(store.vectors, store.lexical, self._graph)
-            result = retrieve(asked, vectors, tiers, k, allowed=allowed, route=route, router=self.router)
-            return finish(store, result)
+        check_question(question, k, route)
+        with self._store.steady():
+            with self._store.reading() as store:
+                asked = self._read(question, store, store.allowed(filter))
+                version = store.version
+                if not len(store):
+                    return finish(store, Result(asked, _nothing_stored(route)))
+            vectors = self._embed(asked)  # May take long where the embedder is remote: nobody waits for it.
+            with self._store.reading() as store:
+                if store.vectors is None:
+                    return finish(store, Result(asked, _nothing_stored(route)))
+                allowed = store.allowed(filter)
+                if store.version != version:
+                    asked = self._read(question, store, allowed)
+                named = [row for link in asked.titles for row in link.info.definers]
+                store.expect(vectors[0], asked.terms, max(k, FIRST_STAGE), named, allowed)
+                tiers = BoundTiers(store.vectors, store.lexical, store.graph)
+                result = retrieve(asked, vectors, tiers, k, allowed=allowed, route=route, router=self.router)
+                return finish(store, result)
 
-    def _read(self, question: str, allowed: Mask | None) -> Question:
-        return read_question(question, self._graph, allowed, self._resolve if self._resolve else None)
+    def _read(self, question: str, store: View, allowed: Any) -> Question:
+        return read_question(question, store.graph, allowed, self._resolve if self._resolve else None)
 
     def _embed(self, question: Question) -> tuple[Vector, Vector]:
         """Return the vectors of a question and of what it asks about its titles."""
-        vector = _vector(self.embedder.embed_query(question.text))
+        vector = unit_vector(self.embedder.embed_query(question.text))
         if not question.titles or not question.rest:
             return vector, vector
-        return vector, _vector(self.embedder.embed_query(question.rest))
+        return vector, unit_vector(self.embedder.embed_query(question.rest))
 
     # --- async twins ---------------------------------------------------------------------------------------------
 
@@ -355,14 +369,7 @@ class HybridMemory:
         await self.aclose()
 
 
-@dataclass(frozen=True, slots=True)
-class _EmbeddedTiers:
-    semantic: VectorIndex
-    lexical: LexicalIndex
-    relational: KnowledgeGraph
-
-
-def _hits(store: MemoryStore, result: Result, k: int) -> list[Hit]:
+def _hits(store: View, result: Result, k: int) -> list[Hit]:
     """Read the passages that were found and say why each is there; equal scores are in the order of their ids."""
     ids = dict(zip([f.row for f in result.found], store.ids([f.row for f in result.found]), strict=True))
     first = result.choice.route == "relational"
@@ -379,30 +386,3 @@ def _hits(store: MemoryStore, result: Result, k: int) -> list[Hit]:
 
 def _nothing_stored(route: Route) -> Choice:
     return Choice("semantic" if route == "auto" else route, "the memory is empty")
-
-
-def _vector(values: Any) -> Vector:
-    vector = np.asarray(values, dtype=np.float32).reshape(-1)
-    norm = float(np.linalg.norm(vector))
-    if not np.isfinite(norm):
-        msg = "the embedder gave a vector with NaN or infinity for the question"
-        raise ValueError(msg)
-    return vector / norm if norm else vector
-
-
-def _check_question(question: str, k: int, route: str) -> None:
-    if not isinstance(question, str):
-        msg = f"the question must be a string, not {type(question).__name__}"
-        raise TypeError(msg)
-    if not question.strip():
-        msg = "the question is empty"
-        raise ValueError(msg)
-    if isinstance(k, bool) or not isinstance(k, int):
-        msg = f"k must be an integer, not {type(k).__name__}"
-        raise TypeError(msg)
-    if k < 1:
-        msg = f"k must be at least 1, not {k}"
-        raise ValueError(msg)
-    if route not in ROUTES:
-        msg = f"unknown route {route!r}; use one of {', '.join(map(repr, ROUTES))}"
-        raise ValueError(msg)

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer, whole_words
 
@@ -43,3 +45,13 @@ def test_answer_cut_inside_a_word_grows_to_whole_words():
     assert whole_words("nfluenza viru", "of influenza viruses.") == "influenza viruses"
     assert whole_words("influenza", "of influenza viruses.") == "influenza"
     assert whole_words("cat", "no such thing") is None
+
+
+PIECES = st.sampled_from(["New", "York", "new", "the", " ", " ", "-", "\n", ", ", "yorker", "a", "x" * 30, "…", "é"])
+
+
+@given(text=st.lists(PIECES, max_size=25).map("".join), answer=st.lists(PIECES, min_size=1, max_size=5).map("".join))
+def test_found_exactly_where_the_tokens_follow_one_another(text, answer):
+    wanted = normalise_answer(answer)
+    if wanted:
+        assert contains_answer(text, [answer]) == (f" {wanted} " in f" {normalise_answer(text)} ")

@@ -42,6 +42,8 @@ class AsyncWordEmbedding(WordEmbedding):
     """Waits on the event loop, as a model behind a network does."""
 
     awaited: int = 0
+    waiting: int = 0
+    most_waiting: int = 0
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
         await asyncio.sleep(0.01)
@@ -49,7 +51,10 @@ class AsyncWordEmbedding(WordEmbedding):
         return self._get_text_embedding(text)
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
+        self.waiting += 1
+        self.most_waiting = max(self.most_waiting, self.waiting)
         await asyncio.sleep(0.05)
+        self.waiting -= 1
         self.awaited += 1
         return self._get_query_embedding(query)
 

@@ -86,10 +86,8 @@ async def test_native_async_models_are_awaited_many_at_a_time() -> None:
     await retriever.ainsert_nodes(nodes())
     assert model.awaited >= 6
     model.awaited = 0
-    loop = asyncio.get_running_loop()
-    before = loop.time()
     found = await asyncio.gather(*(retriever.aretrieve(f"yellow fruit {n}") for n in range(40)))
-    assert loop.time() - before < 1.0  # one by one: 2 s
+    assert model.most_waiting > 10  # one by one: 1
     assert model.awaited == 40
     assert [n[0].node_id for n in found] == ["n3"] * 40
 

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 from li_helpers import nodes
+from llama_index.core import Document, StorageContext
+from llama_index.core.node_parser import HierarchicalNodeParser, get_leaf_nodes
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.retrievers import AutoMergingRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.storage.docstore import SimpleDocumentStore
 
 from hybridmem_plugins.llama_index import HybridRetriever
 
@@ -70,3 +74,18 @@ async def test_mmr_chooses_among_more() -> None:
     found = diverse.retrieve("helium light gas")
     assert "other" in {n.node_id for n in found}
     assert await diverse.aretrieve("helium light gas") == found
+
+
+def test_parts_are_merged_into_their_parents_by_the_frameworks_own_retriever() -> None:
+    text = " ".join(f"Pump {number} of Springfield was built in {1900 + number} by Ada Brown." for number in range(60))
+    documents = [Document(text=text, id_="pumps"), Document(text="Cats sleep. " * 80, id_="cats")]
+    whole = HierarchicalNodeParser.from_defaults(chunk_sizes=[512, 128]).get_nodes_from_documents(documents)
+    store = SimpleDocumentStore()
+    store.add_documents(whole)
+    leaves = get_leaf_nodes(whole)
+    retriever = HybridRetriever.from_nodes(leaves, similarity_top_k=6)
+    context = StorageContext.from_defaults(docstore=store)
+    merged = AutoMergingRetriever(retriever, context, simple_ratio_thresh=0.3).retrieve("Who built the pumps?")
+    parents = {node.node_id for node in whole} - {node.node_id for node in leaves}
+    assert {found.node.node_id for found in merged} & parents
+    assert all("pump" in found.node.get_content().lower() for found in merged)

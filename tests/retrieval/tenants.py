@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hybridmem_plugins import HybridMemory, Passage
@@ -86,12 +86,19 @@ def leaks(memory: HybridMemory, choice: random.Random) -> list[str]:
     return found
 
 
-def check(searches: int, seed: int, *, graphs: int = 4, size: int = 150) -> list[str]:
-    """Search in random graphs that change now and then; return all leaks."""
+def check(
+    searches: int,
+    seed: int,
+    *,
+    graphs: int = 4,
+    size: int = 150,
+    make: Callable[[Any], HybridMemory] = lambda extractor: HybridMemory(extractor=extractor),
+) -> list[str]:
+    """Search in random graphs that change now and then, in memories that `make` makes; return all leaks."""
     choice = random.Random(seed)
     found: list[str] = []
     for _ in range(graphs):
-        with HybridMemory(extractor=Stating()) as memory:
+        with make(Stating()) as memory:
             memory.add([passage(choice, number) for number in range(size)])
             for number in range(searches // graphs):
                 if number % 25 == 24:

@@ -48,9 +48,17 @@ def contains_answer(text: str, answers: Iterable[str]) -> bool:
             if answer.strip() and answer.strip() in text:
                 return True
         # Looking for the longest token's letters first spares most texts from being cut into tokens.
-        elif rarest in folded and f" {wanted} " in _padded(folded):
+        elif rarest in folded and (_near(folded, wanted, rarest) or f" {wanted} " in _padded(folded)):
             return True
     return False
+
+
+def _near(folded: str, wanted: str, rarest: str) -> bool:
+    """Tell whether an answer is where its longest token first stands; where not, the whole text has to be cut."""
+    at = folded.find(rarest)
+    start = folded.rfind(" ", 0, max(0, at - len(wanted) - _SLACK)) + 1
+    end = folded.find(" ", at + len(wanted) + _SLACK)
+    return f" {wanted} " in f" {' '.join(_tokens(folded[start : end if end >= 0 else None]))} "
 
 
 def whole_words(answer: str, text: str) -> str | None:
@@ -79,6 +87,10 @@ def whole_words(answer: str, text: str) -> str | None:
 def _wanted(answer: str) -> tuple[str, str]:
     tokens = _tokens(_folded(answer))
     return " ".join(tokens), max(tokens, key=len, default="")
+
+
+# Articles and punctuation that may stand between an answer's tokens.
+_SLACK = 16
 
 
 # The same chunks are asked about again and again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,8 @@ from typing import Any
 from hybridmem_plugins.passage import Passage
 
 FORMAT = 1
-_BANDS = ((0.1, "up to 0.1"), (0.3, "0.1 to 0.3"), (0.6, "0.3 to 0.6"), (1.0, "0.6 to 1"))
+_LIMITS = (0.1, 0.3, 0.6)
+_BANDS = ("up to 0.1", "0.1 to 0.3", "0.3 to 0.6", "0.6 to 1")
 
 
 def hash_passages(passages: Sequence[Passage]) -> str:
@@ -65,11 +67,11 @@ class Datasheet:
         named = {"split": row["split"], "kind": labels["kind"], "template": row["template"], "outcome": outcome}
         for name, value in named.items():
             self._add(self.counts, name, value)
-        for name, number in Counter(edit["operator"] for edit in row["edits"]).items():
+        for name, number in Counter([edit["operator"] for edit in row["edits"]]).items():
             self._add(self.operators, name, "rows")
             self._add(self.operators, name, "edits", number)
         for name, severity in labels["severities"].items():
-            self._add(self.severities, name, next(band for limit, band in _BANDS if severity <= limit))
+            self._add(self.severities, name, _BANDS[bisect_left(_LIMITS, severity)])
 
     def left_out(self, reason: str) -> None:
         """Count one example that gave no row."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import networkx as nx
-import numpy as np
 from langchain_core.documents import Document
 
 from hybridmem_plugins.errors import require
@@ -52,16 +51,15 @@ def triples(source: Any, filter: Filter | None = None) -> list[Triple]:  # noqa:
     memory = _memory(source)
     found: dict[Triple, None] = {}
     with memory.store.reading() as store:
-        allowed = store.allowed(filter)
-        mask = store.metadata.live() if allowed is None else allowed
+        rows = store.matching(filter)
+        known = set(rows)
         graph = memory.graph
-        for passage in sorted(store.passages(np.flatnonzero(mask)), key=lambda one: str(one.id)):
+        for passage in sorted(store.passages(rows), key=lambda one: str(one.id)):
             names = [name for _, name, key in graph.out_edges(f"passage:{passage.id}", keys=True) if key == "mentions"]
             for fact in facts_of(passage, [(name, 1.0) for name in names]):
                 found[fact.subject, fact.relation, fact.object] = None
         for subject, object_, relation, data in graph.edges(keys=True, data=True):
-            rows = data.get("passages", ())
-            if any(row < len(mask) and mask[row] for row in rows):
+            if not known.isdisjoint(data.get("passages", ())):
                 found[subject, relation, object_] = None
     return list(found)
 

@@ -16,6 +16,7 @@ from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
 from hybridmem_plugins.async_embedding import AsyncEmbedder
+from hybridmem_plugins.engines import is_address
 from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.langchain.documents import both_filters, hit_to_document, texts_to_documents, to_passages
 from hybridmem_plugins.langchain.embedding import to_embedder
@@ -116,8 +117,8 @@ class HybridRetriever(BaseRetriever):
         Args:
             documents: What to store; may be empty.
             embedding: LangChain `Embeddings`; None takes the bundled model.
-            persist_directory: Folder of the memory, made when missing, added to when it holds one; None keeps it in
-                memory only.
+            persist_directory: Folder of the memory, or an engine's address; made when missing, added to when it holds
+                one; None keeps it in memory only.
             k: How many documents to return.
             ids: One a document; None takes the documents' own, or derives them from their content.
             title_key: Key of the metadata that holds a document's title.
@@ -181,7 +182,7 @@ class HybridRetriever(BaseRetriever):
             MemoryFormatError: The folder is no memory.
             EmbedderMismatchError: The memory was made with another embedding.
         """
-        if not Path(persist_directory).is_dir():
+        if not is_address(persist_directory) and not Path(persist_directory).is_dir():
             msg = f"there is no memory at {persist_directory}; make one with from_documents(..., persist_directory=...)"
             raise FileNotFoundError(msg)
         return cls.from_documents([], embedding, persist_directory, memory_options=memory_options, **kwargs)

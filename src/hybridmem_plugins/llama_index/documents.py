@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from llama_index.core.schema import BaseNode, Document
 
 from hybridmem_plugins.hybrid_memory import HybridMemory
@@ -62,5 +61,5 @@ class StoredDocuments:
         if not ref_doc_ids:
             return []
         with self._memory.store.reading() as store:
-            mask = store.allowed({REF_DOC: {"$in": list(ref_doc_ids)}})
-            return [] if mask is None else store.passages(np.flatnonzero(mask))
+            found: list[Passage] = store.passages(store.matching({REF_DOC: {"$in": list(ref_doc_ids)}}))
+        return found

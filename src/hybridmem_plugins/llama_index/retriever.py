@@ -19,6 +19,7 @@ from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation import get_dispatcher
 
 from hybridmem_plugins.async_embedding import AsyncEmbedder
+from hybridmem_plugins.engines import is_address
 from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.llama_index.documents import StoredDocuments
 from hybridmem_plugins.llama_index.embedding import to_embedder
@@ -127,8 +128,8 @@ class HybridRetriever(BaseRetriever):
         Args:
             nodes: What to store; may be empty.
             embed_model: A LlamaIndex `BaseEmbedding`; None takes the bundled model, whatever `Settings` says.
-            persist_dir: Folder of the memory, made when missing, added to when it holds one; None keeps it in memory
-                only.
+            persist_dir: Folder of the memory, or an engine's address; made when missing, added to when it holds one;
+                None keeps it in memory only.
             similarity_top_k: How many nodes to return.
             memory_options: More arguments of `HybridMemory`, such as `extractor`, `aliases` or `router`.
             **kwargs: More arguments of the retriever.
@@ -192,7 +193,7 @@ class HybridRetriever(BaseRetriever):
             MemoryFormatError: The folder is no memory.
             EmbedderMismatchError: The memory was made with another embedding.
         """
-        if not Path(persist_dir).is_dir():
+        if not is_address(persist_dir) and not Path(persist_dir).is_dir():
             msg = f"there is no memory at {persist_dir}; make one with from_nodes(..., persist_dir=...)"
             raise FileNotFoundError(msg)
         return cls.from_nodes([], embed_model, persist_dir, similarity_top_k, memory_options, **kwargs)

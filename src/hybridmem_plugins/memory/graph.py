@@ -12,13 +12,13 @@ from typing import Any, get_args
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from rapidfuzz import fuzz, process
 
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.extraction.model import Extraction, MentionKind, TypedFact
 from hybridmem_plugins.extraction.tokens import STOPWORDS
 from hybridmem_plugins.memory.cachefile import load_cache, save_cache
 from hybridmem_plugins.memory.graph_file import Edges
+from hybridmem_plugins.memory.names import closest
 from hybridmem_plugins.memory.rows import Mask
 from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
 from hybridmem_plugins.passage import Passage
@@ -40,8 +40,6 @@ _MENTIONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 # Words of the longest title that is looked for in the text of others.
 _LONGEST_NAME = 40
-# Percent of equal characters (rapidfuzz's normalised indel similarity) that make two spellings one name.
-_SAME_SPELLING = 86.0
 
 # For each run of tokens, the rows whose text holds it.
 FindPhrases = Callable[[Sequence[Sequence[str]]], Sequence[Iterable[int]]]
@@ -259,12 +257,19 @@ class KnowledgeGraph:
         >>> graph.similar("lothar ii")
         'lothair ii'
         """
-        bucket = self._spellings.get(_spelling(name), ())
-        close = process.extract(name, list(bucket), scorer=fuzz.ratio, score_cutoff=_SAME_SPELLING, limit=None)
-        for match, _, _ in sorted(close, key=lambda found: (-found[1], found[0])):
+        for match in closest(name, self._spellings.get(_spelling(name), ())):
             if self._info(match, allowed).definers:
-                return str(match)
+                return match
         return None
+
+    def similar_names(self, names: Sequence[str], allowed: Mask | None = None) -> dict[str, str]:
+        """Return `similar` for many misspelt names; those that are close to none are left out."""
+        found = {name: self.similar(name, allowed) for name in names}
+        return {name: close for name, close in found.items() if close is not None}
+
+    def mentions_of(self, rows: Sequence[int]) -> dict[int, list[str]]:
+        """Return `mentions` of many passages."""
+        return {row: self.mentions(row) for row in rows}
 
     def mentions(self, row: int) -> list[str]:
         """Return the names that a passage mentions, in order of appearance."""
@@ -451,6 +456,8 @@ class KnowledgeGraph:
         for start, word in enumerate(words):
             if word in lengths:
                 for length in lengths[word]:
+                    if start + length > len(words):
+                        continue
                     name = " ".join(words[start : start + length])
                     for form in (name, name[:-1]) if name.endswith("s") and length > 1 else (name,):
                         if form in self._definers and not (length == 1 and _trivial(form)):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,12 +18,24 @@ from hybridmem_plugins.extraction.tokens import words
 from hybridmem_plugins.memory.caches import Batch, full_text
 from hybridmem_plugins.memory.embedding import Embedder, embed
 from hybridmem_plugins.memory.graph import NODE_PREFIX
-from hybridmem_plugins.memory.snapshot import NewRecord, Record, Snapshot
+from hybridmem_plugins.memory.snapshot import NewRecord, Record
 from hybridmem_plugins.memory.validation import Entry
 from hybridmem_plugins.memory.vectors import normalised
 from hybridmem_plugins.passage import Passage
 
 _FEW = 32  # passages for which a second thread does not pay
+
+
+class Stored(Protocol):
+    """What is stored already, as far as adding has to know."""
+
+    def records_by_id(self, ids: Collection[str]) -> dict[str, Record]:
+        """Read passages by id."""
+        ...
+
+    def vector_bytes(self, rows: Sequence[int]) -> dict[int, bytes]:
+        """Read vectors by row, as little-endian float32."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +86,30 @@ class Preparation:
             msg = "this memory has no embedder: open it with one, or pass vectors"
             raise ValueError(msg)
 
-    def changed(self, snapshot: Snapshot) -> list[tuple[Entry, int | None]]:
+    @classmethod
+    def of_records(cls, records: Sequence[NewRecord]) -> Preparation:
+        """Return passages that another memory has prepared."""
+        entries = [Entry(Passage(r.text, r.title, r.id, json.loads(r.metadata)), r.id, r.metadata) for r in records]
+        vectors = np.stack([np.frombuffer(record.vector, dtype="<f4") for record in records])
+        made = cls(entries, vectors, None, None, len(records))
+        for entry, record in zip(entries, records, strict=True):
+            tokens = words(full_text(record.title, record.text))
+            made._ready[entry.id] = Prepared(entry.passage, record, Extraction.from_json(record.extraction), tokens)
+        return made
+
+    def changed(self, stored: Stored) -> list[tuple[Entry, int | None]]:
         """Return the passages that are not stored just so, each with the row that it replaces."""
-        stored = snapshot.records_by_id(self._entries)
+        found = stored.records_by_id(self._entries.keys())
+        known = stored.vector_bytes([record.row for record in found.values()]) if self._given is not None else {}
         return [
             (entry, None if old is None else old.row)
             for entry in self._entries.values()
-            if (old := stored.get(entry.id)) is None or not self._same(old, entry, snapshot)
+            if (old := found.get(entry.id)) is None or not self._same(old, entry, known)
         ]
 
-    def missing(self, snapshot: Snapshot) -> list[Entry]:
+    def missing(self, stored: Stored) -> list[Entry]:
         """Return the passages that are to be stored and have not been prepared."""
-        return [entry for entry, _ in self.changed(snapshot) if entry.id not in self._ready]
+        return [entry for entry, _ in self.changed(stored) if entry.id not in self._ready]
 
     def unprepared(self, changed: Sequence[tuple[Entry, int | None]]) -> list[Entry]:
         """Return those of the changed passages that have not been prepared."""
@@ -125,13 +150,12 @@ class Preparation:
         vectors = np.frombuffer(joined, dtype="<f4").reshape(len(ready), -1).astype(np.float32)
         return [r.record for r in ready], batch, vectors
 
-    def _same(self, old: Record, entry: Entry, snapshot: Snapshot) -> bool:
+    def _same(self, old: Record, entry: Entry, vectors: Mapping[int, bytes]) -> bool:
         if (old.title, old.text, old.metadata) != entry.key:
             return False
         if self._given is None:
             return True
-        stored = snapshot.query("SELECT vector FROM passages WHERE row = ?", (old.row,))[0][0]
-        return bool(stored == self._given[entry.id].astype("<f4").tobytes())
+        return vectors[old.row] == self._given[entry.id].astype("<f4").tobytes()
 
     def _vectors(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
         if self._given is not None:

@@ -190,6 +190,14 @@ class Snapshot:
             found.update((line[1], Record(*line)) for line in lines)
         return found
 
+    def vector_bytes(self, rows: Sequence[int]) -> dict[int, bytes]:
+        """Read vectors by row as they are stored, little-endian float32; rows that are not there are left out."""
+        found: dict[int, bytes] = {}
+        for chunk in _chunks(list(rows)):
+            marks = ",".join("?" * len(chunk))
+            found.update(self.query(f"SELECT row, vector FROM passages WHERE row IN ({marks})", chunk))
+        return found
+
     def vectors(self, rows: Sequence[int], dimension: int) -> NDArray[np.float32]:
         """Read vectors, in the order of the rows.
 

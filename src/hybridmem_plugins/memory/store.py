@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from hybridmem_plugins.errors import EmbedderMismatchError
@@ -22,7 +23,7 @@ from hybridmem_plugins.memory.lexical import LexicalIndex
 from hybridmem_plugins.memory.metadata import MetadataIndex
 from hybridmem_plugins.memory.preparation import Preparation
 from hybridmem_plugins.memory.rows import Mask, Rows, as_rows
-from hybridmem_plugins.memory.snapshot import Transaction
+from hybridmem_plugins.memory.snapshot import NewRecord, Transaction
 from hybridmem_plugins.memory.validation import Entry, check_ids, check_passages
 from hybridmem_plugins.memory.vectors import Engine, VectorIndex
 from hybridmem_plugins.passage import Passage
@@ -97,9 +98,13 @@ class MemoryStore:
         return self._caches.lexical
 
     @property
-    def graph(self) -> GraphTier:
-        """The relational tier."""
+    def graph(self) -> Any:
+        """The relational tier, which was given."""
         return self._caches.graph
+
+    def networkx(self) -> Any:
+        """Return the knowledge graph as a read-only `networkx.MultiDiGraph` that follows every later change."""
+        return self.graph.view
 
     @property
     def metadata(self) -> MetadataIndex:
@@ -125,6 +130,52 @@ class MemoryStore:
         """
         with self._coordinator.reading():
             yield self
+
+    def steady(self) -> AbstractContextManager[object]:
+        """Mark a question; an engine reads one committed state in it, this store does so where `reading` says."""
+        return nullcontext()
+
+    def expect(
+        self, vector: ArrayLike, terms: Sequence[str], k: int, rows: Sequence[int], allowed: Mask | None
+    ) -> None:
+        """Do nothing: everything is at hand. An engine reads here, in one round trip, what a question will ask for."""
+
+    def permitted(self, rows: Sequence[int], allowed: Mask | None) -> list[int]:
+        """Return the rows that a filter allows, in order."""
+        return [row for row in rows if allowed is None or allowed[row]]
+
+    def matching(self, query: Filter | None) -> list[int]:
+        """Return the rows that a filter allows, ascending."""
+        mask = self.allowed(query)
+        rows: list[int] = np.flatnonzero(self.metadata.live() if mask is None else mask).tolist()
+        return rows
+
+    def records(self) -> Iterator[list[tuple[NewRecord, int]]]:
+        """Yield everything that is stored, in batches of passages with their rows, by ascending row."""
+        with self.reading(), self._journal.snapshot() as snapshot:
+            for batch in snapshot.batches(1000):
+                vectors = snapshot.vector_bytes([record.row for record in batch])
+                yield [
+                    (NewRecord(r.id, r.title, r.text, r.metadata, r.extraction, vectors[r.row]), r.row) for r in batch
+                ]
+
+    def load(self, batch: Sequence[NewRecord]) -> None:
+        """Store passages with the vectors and extractions that another memory holds; those stored just so stay.
+
+        Raises:
+            EmbedderMismatchError: The vectors have another length than those stored.
+        """
+        self._store(Preparation.of_records(batch))
+
+    def embedder_known(self) -> str | None:
+        """Return the fingerprint of the embedder that made the vectors."""
+        with self._journal.snapshot() as snapshot:
+            known: str | None = snapshot.meta("embedder")
+        return known
+
+    def set_embedder(self, known: str | None) -> None:
+        """Note down which embedder made the vectors that `load` brings."""
+        self._fingerprint = known
 
     def allowed(self, query: Filter | None) -> Mask | None:
         """Return the mask over rows of the passages that a filter allows; None where it allows all.

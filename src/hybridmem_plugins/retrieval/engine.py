@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from hybridmem_plugins.memory.rows import Mask
 from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, POOL, Evidence, Floats
 from hybridmem_plugins.retrieval.linking import Question
 from hybridmem_plugins.retrieval.model import Route
@@ -61,7 +61,7 @@ def retrieve(
     tiers: Tiers,
     k: int,
     *,
-    allowed: Mask | None = None,
+    allowed: Any = None,
     route: Route = "auto",
     router: Router = default_router,
     ranker: Ranker | None = None,
@@ -73,7 +73,7 @@ def retrieve(
         vectors: Unit vectors of the question and of what it asks about its titles.
         tiers: Where the passages are.
         k: How many passages to return; fewer only where fewer are allowed.
-        allowed: Mask over rows; None allows all.
+        allowed: The filter as the store's `allowed` gave it; None allows all.
         route: `auto` asks the router; `semantic` fuses vectors and words, `relational` puts what the graph reaches
             first, `both` weighs all; `vector` is the vector tier alone, for comparison.
         router: Chooses for `auto`.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.memory.rows import Mask, Rows
+from hybridmem_plugins.memory.rows import Rows
 from hybridmem_plugins.retrieval.linking import LinkedName, Question
 from hybridmem_plugins.retrieval.tiers import Tiers
 
@@ -62,7 +63,7 @@ class Evidence:
         vector: Its unit vector, shape `(dimension,)`.
         rest_vector: The unit vector of the question without its titles.
         tiers: Where the passages are.
-        allowed: Mask over rows; None allows all.
+        allowed: The filter as the store's `allowed` gave it; None allows all.
         size: Passages that each index proposes.
     """
 
@@ -72,7 +73,7 @@ class Evidence:
         vector: Floats,
         rest_vector: Floats,
         tiers: Tiers,
-        allowed: Mask | None,
+        allowed: Any,
         size: int = POOL,
     ) -> None:
         self.question = question

@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Protocol
 
 from hybridmem_plugins.extraction.builtin import capitalised_names
 from hybridmem_plugins.extraction.tokens import STOPWORDS, name_key, words
@@ -21,12 +18,12 @@ _SURFACE = re.compile(r"\w[\w'’\-]*")
 class NameSource(Protocol):
     """The part of the relational tier that linking reads: one batch a question."""
 
-    def names(self, names: Collection[str], allowed: NDArray[np.bool_] | None = None) -> Mapping[str, NameInfo]:
+    def names(self, names: Collection[str], allowed: Any = None) -> Mapping[str, NameInfo]:
         """Return what is known of each of these names."""
         ...
 
-    def similar(self, name: str, allowed: NDArray[np.bool_] | None = None) -> str | None:
-        """Return the defined name closest to a misspelt one."""
+    def similar_names(self, names: Sequence[str], allowed: Any = None) -> Mapping[str, str]:
+        """Return, for misspelt names, the defined ones that are closest; names that are close to none are left out."""
         ...
 
 
@@ -72,7 +69,7 @@ class Question:
 def read_question(
     text: str,
     graph: NameSource,
-    allowed: NDArray[np.bool_] | None = None,
+    allowed: Any = None,
     resolve: Callable[[str], str] | None = None,
 ) -> Question:
     """Find the names of a question: exact ones by longest match, then misspelt ones.
@@ -80,7 +77,7 @@ def read_question(
     Args:
         text: The question.
         graph: Knows the names.
-        allowed: Mask over rows; names of other passages are not seen.
+        allowed: The filter as the store's `allowed` gave it; names of other passages are not seen.
         resolve: Turns a normalised name into the one that stands for it; the name itself counts where no passage
             defines that.
     """
@@ -107,7 +104,7 @@ def read_question(
 def names_said(
     question: Question,
     graph: NameSource,
-    allowed: NDArray[np.bool_] | None = None,
+    allowed: Any = None,
     resolve: Callable[[str], str] | None = None,
 ) -> list[str]:
     """Return all names of the graph in a question, also those that no passage defines; titles first, then the longest.
@@ -115,7 +112,7 @@ def names_said(
     Args:
         question: The question, read.
         graph: Knows the names.
-        allowed: Mask over rows; names of other passages are not seen.
+        allowed: The filter as the store's `allowed` gave it; names of other passages are not seen.
         resolve: As in `read_question`.
     """
     spans = _spans(question.tokens)
@@ -150,24 +147,26 @@ def _misspelt(
     tokens: list[str],
     titles: list[LinkedName],
     graph: NameSource,
-    allowed: NDArray[np.bool_] | None,
+    allowed: Any,
     capitals: frozenset[str] | None,
 ) -> list[LinkedName]:
     """Link the capitalised runs that no exact name covers to the closest spelling."""
-    links = []
+    places: dict[str, tuple[int, list[str]]] = {}
     for surface in capitalised_names(text):
         run = words(surface)
         start = _position(tokens, run)
-        if len(name_key(surface)) < 5 or start < 0:
-            continue
         end = start + len(run)
-        if any(link.start < end and start < link.end for link in titles):
-            continue
-        name = graph.similar(" ".join(run), allowed)
-        if name is not None:
-            info = graph.names([name], allowed)[name]
-            links.append(LinkedName(name, start, end, info, _cased(run, capitals)))
-    return links
+        if len(name_key(surface)) >= 5 and start >= 0 and not any(k.start < end and start < k.end for k in titles):
+            places.setdefault(" ".join(run), (start, run))
+    if not places:
+        return []
+    names = graph.similar_names(list(places), allowed)
+    infos = graph.names(list(names.values()), allowed)
+    return [
+        LinkedName(name, start, start + len(run), infos[name], _cased(run, capitals))
+        for said, (start, run) in places.items()
+        if (name := names.get(said)) is not None
+    ]
 
 
 def _position(tokens: list[str], run: list[str]) -> int:

@@ -1,25 +1,27 @@
 """What retrieval asks of a memory: small protocols, read in batches.
 
 The embedded tiers (`VectorIndex`, `LexicalIndex`, `KnowledgeGraph`) fulfil them; so may any engine that addresses a
-passage by a positive number, its row.
+passage by a positive number, its row. `allowed` is what the store's `allowed` made of a filter, for example a mask over
+rows or a condition in SQL; retrieval passes it on and does not look into it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from numpy.typing import ArrayLike
 
 from hybridmem_plugins.memory.lexical import Floats
-from hybridmem_plugins.memory.rows import Mask, Rows
+from hybridmem_plugins.memory.rows import Rows
 from hybridmem_plugins.memory.steps import ALL_KINDS, NameInfo, StepKind, Steps
 
 
 class SemanticTier(Protocol):
     """Finds passages by the direction of their vectors."""
 
-    def search(self, vector: ArrayLike, k: int, allowed: Mask | None = None) -> tuple[Rows, Floats]:
+    def search(self, vector: ArrayLike, k: int, allowed: Any = None) -> tuple[Rows, Floats]:
         """Return the k rows nearest to a vector and their cosine similarities, best first."""
         ...
 
@@ -35,7 +37,7 @@ class SemanticTier(Protocol):
 class LexicalTier(Protocol):
     """Finds passages by their words."""
 
-    def search(self, tokens: Sequence[str], k: int, allowed: Mask | None = None) -> tuple[Rows, Floats]:
+    def search(self, tokens: Sequence[str], k: int, allowed: Any = None) -> tuple[Rows, Floats]:
         """Return the k rows with the highest BM25 scores, best first."""
         ...
 
@@ -55,17 +57,15 @@ class LexicalTier(Protocol):
 class RelationalTier(Protocol):
     """Finds passages by the names that join them."""
 
-    def names(self, names: Collection[str], allowed: Mask | None = None) -> Mapping[str, NameInfo]:
+    def names(self, names: Collection[str], allowed: Any = None) -> Mapping[str, NameInfo]:
         """Return what is known of each of these names."""
         ...
 
-    def similar(self, name: str, allowed: Mask | None = None) -> str | None:
-        """Return the defined name closest to a misspelt one."""
+    def similar_names(self, names: Sequence[str], allowed: Any = None) -> Mapping[str, str]:
+        """Return, for misspelt names, the defined ones that are closest; names that are close to none are left out."""
         ...
 
-    def neighbourhood(
-        self, rows: Sequence[int], kinds: Collection[StepKind] = ALL_KINDS, allowed: Mask | None = None
-    ) -> Steps:
+    def neighbourhood(self, rows: Sequence[int], kinds: Collection[StepKind] = ALL_KINDS, allowed: Any = None) -> Steps:
         """Return the steps that lead from many passages to others."""
         ...
 
@@ -87,3 +87,12 @@ class Tiers(Protocol):
     def relational(self) -> RelationalTier:
         """The knowledge graph."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTiers:
+    """Three tiers of one memory, put together."""
+
+    semantic: SemanticTier
+    lexical: LexicalTier
+    relational: RelationalTier

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.memory.rows import Mask
 from hybridmem_plugins.memory.steps import ALL_KINDS, Link, StepKind, Steps
 from hybridmem_plugins.retrieval.features import BASE_FEATURES, Evidence, Floats
 from hybridmem_plugins.retrieval.tiers import RelationalTier
@@ -64,7 +64,7 @@ class Walked:
 
 
 def walk(
-    evidence: Evidence, graph: RelationalTier, base: Floats, covered: Floats, strength: Floats, allowed: Mask | None
+    evidence: Evidence, graph: RelationalTier, base: Floats, covered: Floats, strength: Floats, allowed: Any
 ) -> Walked:
     """Walk one or two hops from the strongest passages of the pool.
 
@@ -74,7 +74,7 @@ def walk(
         base: Base features of the pool.
         covered: Words of the question that the pool's passages have (see `Evidence.base`).
         strength: How likely each passage of the pool answers, in (0, 1], the best being 1.
-        allowed: Mask over rows; None allows all.
+        allowed: The filter as the store's `allowed` gave it; None allows all.
     """
     walker = _Walker(evidence, base, covered)
     seeds = np.lexsort((np.array(evidence.pool), -strength))[:SEEDS].tolist()
