@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from hybridmem_plugins import HybridMemory
-from hybridmem_plugins.page import Desk, break_context
-from hybridmem_plugins.page.desk import READ
+from hybridmem_plugins.page.breaking import break_context
+from hybridmem_plugins.page.desk import READ, Desk
 from hybridmem_plugins.page.guard import Guard
 from hybridmem_plugins.samples import load_corpus
 

@@ -37,15 +37,10 @@ async def ask(user: User, question: str) -> None:
     user.find("Ask").click()
 
 
-async def see(user: User, what: str) -> None:
-    for _ in range(100):
-        try:
-            await user.should_see(what, retries=1)
-        except AssertionError:
-            await asyncio.sleep(0.05)
-        else:
-            return
-    await user.should_see(what)
+async def see(user: User, what: str) -> bool:
+    """Wait until the page shows a text; fails, with the page in the message, where it never does."""
+    await user.should_see(what, retries=60)
+    return True
 
 
 @pytest.fixture
@@ -58,8 +53,8 @@ async def test_answers_citations_walk_and_scores_are_shown(memory: HybridMemory)
     async with page_of(Desk(memory, lambda: {FINE_TUNED: tuned, BASE: base})) as user:
         await ask(user, QUESTION)
         for text in ("Fine-tuned model", "Its base", "Charles Babbage", "Route", "graph #", "words #", "vectors #"):
-            await see(user, text)
-        await see(user, "The answer stands in none of its sources.")
+            assert await see(user, text)
+        assert await see(user, "The answer stands in none of its sources.")
 
 
 async def test_noise_breaks_the_context_and_both_are_asked_again(memory: HybridMemory) -> None:
@@ -71,11 +66,11 @@ async def test_noise_breaks_the_context_and_both_are_asked_again(memory: HybridM
 
     async with page_of(Desk(memory, lambda: {FINE_TUNED: reader})) as user:
         await ask(user, QUESTION)
-        await see(user, "Move the slider")
+        assert await see(user, "Move the slider")
         user.find(ui.slider).elements.pop().set_value(90)
         user.find(ui.slider).trigger("change")
-        await see(user, "The context now")
-        await see(user, "90% noise")
+        assert await see(user, "The context now")
+        assert await see(user, "90% noise")
         await asyncio.sleep(0.2)
     assert len(set(asked)) == 2
 
@@ -83,11 +78,11 @@ async def test_noise_breaks_the_context_and_both_are_asked_again(memory: HybridM
 async def test_without_a_model_it_finds_explains_breaks_and_says_what_to_install(memory: HybridMemory) -> None:
     async with page_of(Desk(memory, None, "pip install 'hybridmem-plugins[llm]'")) as user:
         await ask(user, QUESTION)
-        await see(user, "pip install 'hybridmem-plugins[llm]'")
-        await see(user, "graph #")
+        assert await see(user, "pip install 'hybridmem-plugins[llm]'")
+        assert await see(user, "graph #")
         user.find(ui.slider).elements.pop().set_value(50)
         user.find(ui.slider).trigger("change")
-        await see(user, "The context now")
+        assert await see(user, "The context now")
 
 
 async def test_what_goes_wrong_is_told_on_the_page(memory: HybridMemory) -> None:
@@ -97,10 +92,10 @@ async def test_what_goes_wrong_is_told_on_the_page(memory: HybridMemory) -> None
 
     async with page_of(Desk(memory, broken)) as user:
         await ask(user, "   ")
-        await see(user, "Type a question first.")
+        assert await see(user, "Type a question first.")
         await ask(user, QUESTION)
-        await see(user, "No model was given.")
-        await see(user, "graph #")
+        assert await see(user, "No model was given.")
+        assert await see(user, "graph #")
 
     def failing(messages: Any) -> str:
         msg = "out of paper"
@@ -108,16 +103,16 @@ async def test_what_goes_wrong_is_told_on_the_page(memory: HybridMemory) -> None
 
     async with page_of(Desk(memory, lambda: {FINE_TUNED: failing, BASE: tuned})) as user:
         await ask(user, QUESTION)
-        await see(user, "Unexpected RuntimeError: out of paper")
-        await see(user, "Charles Babbage")
+        assert await see(user, "Unexpected RuntimeError: out of paper")
+        assert await see(user, "Charles Babbage")
 
 
 async def test_an_empty_memory_says_so() -> None:
     with HybridMemory() as empty:
         async with page_of(Desk(empty, lambda: {FINE_TUNED: tuned})) as user:
             await ask(user, QUESTION)
-            await see(user, "The memory is empty.")
-            await see(user, "Nothing was found.")
+            assert await see(user, "The memory is empty.")
+            assert await see(user, "Nothing was found.")
 
 
 async def test_a_sample_question_is_asked_at_a_click() -> None:
@@ -125,23 +120,23 @@ async def test_a_sample_question_is_asked_at_a_click() -> None:
         memory.add(load_corpus())
         async with page_of(Desk(memory), ["What is SRAM?"]) as user:
             user.find("What is SRAM?").click()
-            await see(user, "Route")
+            assert await see(user, "Route")
 
 
 async def test_hostile_text_reaches_no_markup(memory: HybridMemory) -> None:
     async with page_of(Desk(memory, lambda: {FINE_TUNED: tuned, BASE: base})) as user:
         await ask(user, QUESTION)
-        await see(user, "The answer stands in none of its sources.")
+        assert await see(user, "The answer stands in none of its sources.")
         user.find(ui.slider).elements.pop().set_value(100)
         user.find(ui.slider).trigger("change")
-        await see(user, "The context now")
+        assert await see(user, "The context now")
         found = user.find(ui.html).elements
         assert len(found) > 1
         for element in found:
             assert element._props["sanitize"] is True
             assert "<script" not in element.content
             assert "<img" not in element.content
-        await see(user, IMAGE[:12])  # shown, as text
+        assert await see(user, IMAGE[:12])  # shown, as text
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "example.org", "::"])

@@ -49,7 +49,7 @@ font:600 11px/20px system-ui,sans-serif;text-align:center;padding:0 5px;margin-t
 .score{text-align:right;font-variant-numeric:tabular-nums}
 .bar{height:4px;border-radius:2px;background:var(--line);margin-top:5px}
 .bar div{height:4px;border-radius:2px;background:var(--bar)}
-.broken{border-top:1px solid var(--line);padding:10px 0}.broken:first-child{border-top:0}
+.broken{width:100%;border-top:1px solid var(--line);padding:10px 0}.broken:first-child{border-top:0}
 .damage{white-space:pre-wrap;overflow-wrap:anywhere;font-size:14px}
 .damage mark{border-radius:3px;padding:0 2px}
 .legend{display:flex;flex-wrap:wrap;gap:6px;margin:0 0 6px}.legend mark{border-radius:3px;padding:0 6px;font-size:12px}

@@ -52,11 +52,8 @@ def draw_answer(answer: Answer) -> None:
         text(f"The model had written: {shorten(answer.reply, 300)}", "small dim")
     if answer.model:
         told = answer.timings
-        text(
-            f"{told['total']:.1f} s, retrieval {1000 * told['retrieval']:.0f} ms · {answer.input_tokens} tokens read, "
-            f"{answer.output_tokens} written",
-            "small dim",
-        )
+        counted = f" · {answer.input_tokens} tokens read, {answer.output_tokens} written" if answer.input_tokens else ""
+        text(f"{told['total']:.1f} s, retrieval {1000 * told['retrieval']:.0f} ms{counted}", "small dim")
 
 
 def draw_walk(explanation: Explanation) -> None:
