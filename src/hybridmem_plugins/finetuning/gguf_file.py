@@ -62,7 +62,7 @@ def write(model: Any, tokenizer: Any, source: Path, file: Path) -> None:
         if kind in heads:
             values = _interleaved(values, heads[kind])
         writer.add_tensor(
-            names.get_name(name, try_suffixes=(".weight", ".bias")) + f".{name.rpartition('.')[2]}",
+            names.get_name(name, try_suffixes=(".weight", ".bias")),
             values.astype("float16" if values.ndim > 1 else "float32"),
         )
     writer.write_header_to_file()
