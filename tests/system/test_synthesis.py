@@ -144,4 +144,7 @@ def test_support_is_found_whole_in_parts_or_not_at_all() -> None:
     assert told.share == 1.0
     assert find_support(question, "He was born in Boston, Massachusetts.", passages).numbers == ()
     assert find_support(question, "born", [Passage("x")]).numbers == ()
+    both = "The passages disagree: passage 1 says “IBM”, passage 2 says “Terrell”"
+    assert find_support(question, both, passages).numbers == (1, 2)
+    assert find_support(question, both.replace("IBM", "Intel"), passages).numbers == ()
     assert find_support("Was he born in Texas?", "Yes, in Terrell.", passages).numbers == (2,)

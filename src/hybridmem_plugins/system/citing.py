@@ -18,6 +18,10 @@ MOST_CITED = 3
 POLAR = frozenset({"yes", "no"})
 """Answers that stand in no source even when they are right."""
 
+DISAGREEMENT = "passages disagree"
+"""Part of what a reply says that sets two readings side by side, each in “quotation marks”."""
+
+_QUOTED = re.compile("“([^”]+)”")
 _STEM = 5
 _MARK = re.compile(r"\s*\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 _COMMON = frozenset(
@@ -72,7 +76,7 @@ def find_support(question: str, text: str, passages: Sequence[Passage], claimed:
     A source holds it when the normalised answer occurs in its title or text. A reply of several words that stands
     nowhere as it is may be a sentence of the model's own: then the sources that hold most of its telling words (those
     that are neither common nor the question's) are cited, and together have to hold `FOUND_SHARE` of them. Of an
-    answer that begins with yes or no, the rest is looked for.
+    answer that begins with yes or no, the rest is looked for; of one that sets two readings side by side, each of them.
 
     Args:
         question: What was asked.
@@ -87,6 +91,11 @@ def find_support(question: str, text: str, passages: Sequence[Passage], claimed:
     asked = set(normalise_answer(question).split())
     if (start := normalise_answer(text).split(" ", 1)[0]) in POLAR:
         text = text.strip()[len(start) :].strip(" ,.;:-–—") or text
+    spans = _QUOTED.findall(text) if DISAGREEMENT in text else []
+    if spans:
+        holders = [[n for n, held in enumerate(texts, 1) if contains_answer(held, [span])] for span in spans]
+        cited = tuple(dict.fromkeys(numbers[0] for numbers in holders if numbers))
+        return Support(cited if all(holders) else (), sum(map(bool, holders)) / len(spans))
     whole = [number for number, held in enumerate(texts, 1) if contains_answer(held, [text])]
     if whole:
         best = sorted(whole, key=lambda number: (number not in claimed, -_shared(asked, texts[number - 1]), number))
