@@ -68,7 +68,7 @@ def main() -> None:
         f"`python benchmarks/engine_costs.py --sizes {' '.join(map(str, args.sizes))}`",
         "",
         "Generated passages of about 75 words, bundled embedding (256 numbers), PostgreSQL beside the client on two "
-        "cores. Filled in batches of 1,000, embedding and extraction included. Bytes after `compact`, indexes included.",
+        "cores. Filled in batches of 1,000, with embedding and extraction; bytes after `compact`, indexes included.",
         "",
         "| passages | vectors by | filled a second | ms a question (p50 · p95) | ms with a filter that allows a third "
         "| most round trips | bytes a passage: postings | vectors | mentions | passages | rest | all |",

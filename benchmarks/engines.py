@@ -1,6 +1,6 @@
 """The same questions on every engine, in one run: recall@5 beside the embedded memory, ms, round trips, bytes.
 
-    python benchmarks/engines.py DATA_FOLDER [--postgres ADDRESS] [--results FILE]
+    python benchmarks/engines.py DATA_FOLDER [--questions N] [--postgres ADDRESS] [--results FILE]
 
 Qdrant runs in its client's local mode and Milvus as Milvus Lite, both inside this process, with the passages in a
 folder beside them.
@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -187,11 +187,12 @@ def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--questions", type=int, help="ask only the first so many of each set")
     parser.add_argument("--postgres", metavar="ADDRESS")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "RESULTS.md")
     args = parser.parse_args()
     lines = [
-        f"`python benchmarks/engines.py {args.folder}`",
+        f"`python benchmarks/engines.py {args.folder}{f' --questions {args.questions}' if args.questions else ''}`",
         "",
         f"hybridmem-plugins {metadata.version('hybridmem-plugins')}, bundled embedding, every engine on this machine "
         "and asked in turn. A round trip is one wait for the server; the end of a question's transaction, which nobody "
@@ -201,6 +202,7 @@ def main() -> None:
     embedder = StaticEmbedder()
     with postgres_server(args.postgres) as server:
         for number, data in enumerate(read_sets(args.folder)):
+            data = replace(data, queries=data.queries[: args.questions])
             schema = f"benchmark_{number}"
             drop(server, schema)
             with tempfile.TemporaryDirectory() as folder:
