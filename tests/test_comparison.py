@@ -126,6 +126,8 @@ def test_a_second_run_asks_nothing_again(folder: Path, tmp_path: Path) -> None:
     before = run(folder, tmp_path / "out", first)
     after = run(folder, tmp_path / "out", second)
     assert first.asked > 10
+    kept = [json.loads(line) for line in (tmp_path / "out" / "replies.jsonl").read_text().splitlines()]
+    assert all(record["processor_seconds"] >= 0 for record in kept)
     assert second.asked == 0
     for one, other in zip(before.records, after.records, strict=True):
         assert (one["reply"], one["timings"]["generation"]) == (other["reply"], other["timings"]["generation"])

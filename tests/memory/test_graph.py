@@ -188,11 +188,11 @@ def test_orphans_go_and_supported_names_stay() -> None:
     assert "ada" in bench.graph.view
     bench.remove([2])
     assert canonical(bench.graph.view) == ({}, [])
-    assert not bench.graph._definers
-    assert not bench.graph._lengths
-    assert not bench.graph._facts
-    assert not bench.graph._relating
-    assert not any(bench.graph._spellings.values())
+    assert not bench.graph._relations.by_row
+    assert not bench.graph._relations._sources
+    assert not bench.graph._titles._rows
+    assert not bench.graph._titles._lengths
+    assert not any(bench.graph._titles._spellings.values())
 
 
 def test_a_title_finds_who_said_it_before_and_loses_them_when_it_goes() -> None:
@@ -206,6 +206,12 @@ def test_a_title_finds_who_said_it_before_and_loses_them_when_it_goes() -> None:
     assert bench.graph.names(["quantum dot"])["quantum dot"].mentions == 2
     bench.remove([2])
     assert bench.graph.mentions(1) == bench.graph.mentions(3) == []
+
+
+def test_a_plural_is_not_read_off_the_end_of_a_text() -> None:
+    passages = [Passage("Ada", "The Dot", "1"), Passage("Dots", None, "2"), Passage("Dots Ada", None, "3")]
+    graph = built(dict(enumerate(passages, 1))).graph
+    assert graph.mentions(2) == []
 
 
 def test_hubs_lead_nowhere() -> None:
@@ -288,8 +294,10 @@ def test_a_saved_graph_is_read_back_whole_and_lives_on(passages: list[Passage], 
         bench.add({row: rows[row] for row in list(rows)[cut:]})
         bench.remove(gone)
     assert canonical(again.graph.view) == canonical(saved.graph.view)
-    for hidden in ("_definers", "_lengths", "_spellings", "_facts", "_relating", "_rows", "_nodes"):
+    for hidden in ("_rows", "_nodes"):
         assert getattr(again.graph, hidden) == getattr(saved.graph, hidden)
+    assert vars(again.graph._titles) == vars(saved.graph._titles)
+    assert again.graph._relations.by_row == saved.graph._relations.by_row
 
 
 @pytest.mark.parametrize("harm", ["counts", "name", "text"])

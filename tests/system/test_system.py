@@ -78,6 +78,13 @@ def test_numbers_that_the_model_writes_are_honoured_where_they_hold(memory: Hybr
     assert lied.citations
 
 
+def test_a_model_that_quotes_before_it_answers_is_understood(memory: HybridMemory) -> None:
+    reply = "[1] The Analytical Engine was designed by Charles Babbage.\nAnswer: Charles Babbage"
+    answer = HybridMemorySystem(memory, Script(reply), k=1, max_facts=0).query(QUESTION)
+    assert (answer.text, answer.citations, answer.reply) == ("Charles Babbage", (1,), reply)
+    assert answer.quote in answer.sources[0].passage.text
+
+
 def test_an_unsupported_answer_is_withheld_or_kept_with_its_reason(memory: HybridMemory) -> None:
     strict = HybridMemorySystem(memory, Script("Konrad Zuse")).query(QUESTION)
     assert (strict.text, strict.abstained, strict.faithful) == (ABSTENTION, True, None)

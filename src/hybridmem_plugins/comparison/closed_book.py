@@ -9,34 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from hybridmem_plugins.comparison.ways import CLOSED_SYSTEM
-from hybridmem_plugins.extraction.sentences import sentence_spans
 from hybridmem_plugins.passage import Passage
 
 COST = "cost.json"
 
 
 def closed_book_rows(passages: Sequence[Passage]) -> list[dict[str, Any]]:
-    """Return training rows: each passage told from its title, and each of its sentences continued from its start.
+    """Return training rows: each passage told when its title, or its beginning, is asked about.
 
     Args:
         passages: What is to be learned.
     """
     rows = []
     for passage in passages:
-        if passage.title:
-            rows.append(_row(f"{passage.id}-whole", f"What is known about {passage.title}?", passage.text))
-        for number, (start, end) in enumerate(sentence_spans(passage.text)):
-            words = passage.text[start:end].split()
-            if len(words) >= 8:
-                half = " ".join(words[: len(words) // 2])
-                about = f"About {passage.title}: {half} …" if passage.title else f"{half} …"
-                rows.append(_row(f"{passage.id}-{number}", about, " ".join(words[len(words) // 2 :])))
+        about = passage.title or " ".join(passage.text.split()[:8])
+        prompt = [
+            {"role": "system", "content": CLOSED_SYSTEM},
+            {"role": "user", "content": f"What is known about {about}?"},
+        ]
+        rows.append({"id": str(passage.id), "prompt": prompt, "completion": passage.text})
     return rows
-
-
-def _row(identifier: str, asked: str, told: str) -> dict[str, Any]:
-    prompt = [{"role": "system", "content": CLOSED_SYSTEM}, {"role": "user", "content": asked}]
-    return {"id": identifier, "prompt": prompt, "completion": told}
 
 
 def train_closed_book(
@@ -62,7 +54,7 @@ def train_closed_book(
     if (output / COST).is_file():
         return output
     config = TrainConfig(
-        rank=16, alpha=32, epochs=epochs, batch_size=16, max_length=384, kl_weight=0.0, save_dtype="float16"
+        rank=16, alpha=32, epochs=epochs, batch_size=4, max_length=384, kl_weight=0.0, save_dtype="float16"
     )
     rows = closed_book_rows(passages)
     started = time.perf_counter()

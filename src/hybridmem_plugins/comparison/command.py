@@ -23,7 +23,7 @@ def compare(
     limit: Annotated[int | None, typer.Option(min=1, help="Ask only the first questions.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Passages to retrieve.")] = 4,
     budget: Annotated[int, typer.Option(min=1, help="Most tokens of passages in a prompt.")] = 768,
-    absent: Annotated[int, typer.Option(min=0, help="Questions asked again without their gold passages.")] = 12,
+    absent: Annotated[int, typer.Option(min=0, help="Questions asked again without their gold passages.")] = 5,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 48,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the model on a CPU.")] = None,
 ) -> None:

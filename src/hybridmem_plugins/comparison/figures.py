@@ -103,15 +103,24 @@ def quality_table(comparison: Comparison) -> Table:
 def time_table(comparison: Comparison) -> Table:
     """Make the table of seconds by stage, and of tokens."""
     rows: list[tuple[str, Callable[[str], str]]] = [
-        (f"{stage}, ms", lambda way, stage=stage: _milliseconds(comparison.of(way), stage))  # type: ignore[misc]
+        (f"{stage}, ms", lambda way, stage=stage: _milliseconds(_alone(comparison, way), stage))  # type: ignore[misc]
         for stage in (*STAGES, "total")
     ]
     rows += [
-        ("retrieval, share of the total", lambda way: _share(comparison.of(way))),
+        (
+            "generation, ms of processor time",
+            lambda way: f"{1000 * _average(_alone(comparison, way), 'processor_seconds'):,.0f}",
+        ),
+        ("retrieval, share of the total", lambda way: _share(_alone(comparison, way))),
         ("tokens read", lambda way: f"{_average(comparison.of(way), 'input_tokens'):.0f}"),
         ("tokens written", lambda way: f"{_average(comparison.of(way), 'output_tokens'):.0f}"),
     ]
-    return _by_way(comparison, "Time and tokens of one answer", "Mean · 95th percentile.", rows)
+    alone = min((len(_alone(comparison, way)) for way, _ in ways_of(comparison)), default=0)
+    note = (
+        f"Of {alone} questions of each way that were asked alone; mean · 95th percentile, by the clock. The machine "
+        "had other work at the same time, so compare the models by processor time."
+    )
+    return _by_way(comparison, "Time and tokens of one answer", note, rows)
 
 
 def cost_table(comparison: Comparison, costs: Costs) -> Table:
@@ -216,7 +225,7 @@ def verdicts(comparison: Comparison) -> list[str]:
                 continue
             word = "holds" if found.low > 0 else "does not hold" if found.mean <= 0 else "not shown: the interval has 0"
             said.append(f"{claim}, {name}: **{word}**, {told(found, signed=True)}.")
-    records = comparison.of("hybrid_tuned")
+    records = _alone(comparison, "hybrid_tuned")
     if records:
         share = retrieval_share(records)
         word = "holds" if share <= 0.1 else "does not hold"
@@ -240,6 +249,10 @@ def _asked(comparison: Comparison, way: str, key: str) -> str:
     if way == "closed_book" and key in ("held", "gold_shown"):
         return NOTHING
     return told(mean(answerable(comparison.of(way)), key))
+
+
+def _alone(comparison: Comparison, way: str) -> list[Record]:
+    return [record for record in comparison.of(way) if record["alone"]]
 
 
 def _given(comparison: Comparison, way: str) -> list[Record]:

@@ -20,11 +20,18 @@ class KeptReplies:
         model: Answers what is new.
         file: JSON lines of replies, appended to.
         fingerprint: Tells the model and its weights from others; part of each key.
+
+    Attributes:
+        seconds: Wall-clock seconds of each reply, by key.
+        processor: Seconds of processor time of each, which does not count how busy the machine was with other things.
+        alone: Whether it was decoded alone; only then are its seconds those that a user would wait.
     """
 
     def __init__(self, model: LocalChat, file: Path, fingerprint: str) -> None:
         self.model, self.file, self.fingerprint = model, file, fingerprint
         self.seconds: dict[str, float] = {}
+        self.processor: dict[str, float] = {}
+        self.alone: dict[str, bool] = {}
         self._known: dict[str, Reply] = {}
         if file.is_file():
             for line in file.read_text(encoding="utf-8").split("\n"):
@@ -36,6 +43,8 @@ class KeptReplies:
         counts = [int(str(record[name])) for name in ("input_tokens", "output_tokens")]
         self._known[key] = Reply(str(record["text"]), *counts)
         self.seconds[key] = float(str(record["seconds"]))
+        self.processor[key] = float(str(record["processor_seconds"]))
+        self.alone[key] = bool(record["alone"])
 
     def key(self, messages: Messages) -> str:
         """Return what a chat's reply is kept under."""
@@ -60,15 +69,16 @@ class KeptReplies:
         keys = [self.key(messages) for messages in chats]
         new = {key: messages for key, messages in zip(keys, chats, strict=True) if key not in self._known}
         if new:
-            started = time.perf_counter()
+            started, used = time.perf_counter(), time.process_time()
             replies = self.model.reply(list(new.values()))
-            share = (time.perf_counter() - started) / len(new)
+            share, used = (time.perf_counter() - started) / len(new), (time.process_time() - used) / len(new)
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.file.open("a", encoding="utf-8") as file:
                 for key, reply in zip(new, replies, strict=True):
                     record: dict[str, object] = {
                         "key": key, "model": self.fingerprint, "text": reply.text, "seconds": round(share, 4),
-                        "input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens,
+                        "alone": len(new) == 1, "processor_seconds": round(used, 4), "input_tokens": reply.input_tokens,
+                        "output_tokens": reply.output_tokens,
                     }  # fmt: skip
                     self._remember(record)
                     file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -83,9 +83,10 @@ def _about(comparison: Comparison, command: str) -> str:
     models = ", ".join(f"`{model}`" for model in dict.fromkeys(comparison.models.values()))
     return (
         f"{len(benchmark.questions)} questions over {len(benchmark.passages):,} passages; {settings.k} passages and "
-        f"at most {settings.budget} tokens of them in a prompt, greedy answers of at most {settings.max_new_tokens} "
-        f"tokens. Models: {models}. Machine: {platform.machine()}, {torch.get_num_threads()} thread(s), shared CPU, "
-        f"torch {torch.__version__}. Repeat with `{command}`."
+        f"at most {settings.budget} tokens of them in a prompt; greedy replies of at most {settings.max_new_tokens} "
+        f"tokens, {settings.max_quoting_tokens} for the fine-tuned reader, which may quote first. Models: {models}. "
+        f"Machine: {platform.machine()}, {torch.get_num_threads()} thread(s), shared CPU, torch {torch.__version__}. "
+        f"Repeat with `{command}`."
     )
 
 
@@ -170,7 +171,7 @@ def _plot_seconds(comparison: Comparison) -> str:
     for place, stage in enumerate(STAGES):
         widths = []
         for way, _ in ways:
-            records = comparison.of(way)
+            records = [record for record in comparison.of(way) if record["alone"]]
             widths.append(sum(record["timings"].get(stage, 0.0) for record in records) / max(1, len(records)))
         axis.barh(range(len(ways)), widths, left=left, label=stage, color=_COLOURS[place])
         left = [start + width for start, width in zip(left, widths, strict=True)]

@@ -14,8 +14,10 @@ from hybridmem_plugins.comparison.replies import KeptReplies, fingerprint
 from hybridmem_plugins.finetuning.metrics import score_answer
 from hybridmem_plugins.generation.local_model import BASE, LocalModel
 from hybridmem_plugins.hybrid_memory import HybridMemory
+from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.retrieval.model import Route
 from hybridmem_plugins.system.answer import Answer
+from hybridmem_plugins.system.citing import take_apart
 from hybridmem_plugins.system.hybrid_system import HybridMemorySystem
 from hybridmem_plugins.system.models import DEFAULT_ADAPTER, LocalChat
 
@@ -59,14 +61,20 @@ class Settings:
     Attributes:
         k: Passages to retrieve.
         budget: Tokens that passages may take.
-        max_new_tokens: Longest answer.
+        max_new_tokens: Longest answer of the base and the closed book.
+        max_quoting_tokens: Longest reply of the fine-tuned reader, which may quote before it answers.
+        timed: Questions of each way that are asked alone, for the seconds of one answer.
+        batch: Further questions are decoded so many together.
         absent: Questions that are asked once more without their gold passages, to see who abstains.
     """
 
     k: int = 4
     budget: int = 768
     max_new_tokens: int = 48
-    absent: int = 12
+    max_quoting_tokens: int = 112
+    timed: int = 5
+    batch: int = 8
+    absent: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +138,17 @@ def compare(
     with HybridMemory() as memory:
         memory.add(benchmark.passages)
         for way in ways:
-            chat = LocalChat(local, adapter=way.adapter, max_new_tokens=chosen.max_new_tokens)
+            longest = chosen.max_quoting_tokens if way.adapter == TUNED else chosen.max_new_tokens
+            chat = LocalChat(local, adapter=way.adapter, max_new_tokens=longest)
             kept = KeptReplies(chat, output / "replies.jsonl", prints[way.name])
-            for question, absent in _asked(benchmark, chosen, way):
-                ask = _Asked(way, question, absent, kept, chosen)
-                record = ask.closed() if way.route is None else ask.from_memory(memory)
-                records.append(record)
-                if on_record is not None:
-                    on_record(record)
+            asked = [_Asked(way, *one, memory, kept, chosen) for one in _asked(benchmark, chosen, way)]
+            for start in [*range(chosen.timed), *range(chosen.timed, len(asked), chosen.batch)]:
+                part = asked[start : start + 1 if start < chosen.timed else start + chosen.batch]
+                kept.reply([one.messages() for one in part])
+                for one in part:
+                    records.append(one.record())
+                    if on_record is not None:
+                        on_record(records[-1])
     return Comparison(benchmark, chosen, records, prints)
 
 
@@ -157,48 +168,54 @@ class _Asked:
     way: Way
     question: Question
     absent: bool
+    memory: HybridMemory
     model: KeptReplies
     settings: Settings
 
-    def closed(self) -> Record:
-        """Ask the model alone."""
-        chat = [{"role": "system", "content": CLOSED_SYSTEM}, {"role": "user", "content": self.question.text}]
-        reply = self.model.reply([chat])[0]
-        seconds = self.model.seconds[self.model.key(chat)]
-        answer = Answer(
+    def messages(self) -> list[dict[str, str]]:
+        """Return the chat that the question becomes."""
+        if self.way.route is None:
+            return [{"role": "system", "content": CLOSED_SYSTEM}, {"role": "user", "content": self.question.text}]
+        return self._system().messages(self.question.text, filter=self._filter(), route=self.way.route)
+
+    def record(self) -> Record:
+        """Answer, with the seconds of the time when the model was really asked."""
+        key = self.model.key(self.messages())
+        if self.way.route is None:
+            return self._record(self._closed(), key)
+        answer = self._system().query(self.question.text, filter=self._filter(), route=self.way.route)
+        return self._record(answer, key)
+
+    def _system(self) -> HybridMemorySystem:
+        settings = self.settings
+        facts = 0 if self.way.route == "vector" else 2
+        return HybridMemorySystem(self.memory, self.model, k=settings.k, budget=settings.budget, max_facts=facts)
+
+    def _filter(self) -> Filter | None:
+        return {ID_KEY: {"$nin": list(self.question.gold)}} if self.absent else None
+
+    def _closed(self) -> Answer:
+        reply = self.model.reply([self.messages()])[0]
+        return Answer(
             self.question.text,
             reply.text,
             abstained=is_abstention(reply.text) or not reply.text.strip(),
-            timings={"generation": seconds, "total": seconds},
             input_tokens=reply.input_tokens,
             output_tokens=reply.output_tokens,
             reply=reply.text,
         )
-        return self._record(answer)
 
-    def from_memory(self, memory: HybridMemory) -> Record:
-        """Ask the system; the seconds of generation are those of the first time."""
-        assert self.way.route is not None
-        system = HybridMemorySystem(
-            memory,
-            self.model,
-            k=self.settings.k,
-            budget=self.settings.budget,
-            max_facts=0 if self.way.route == "vector" else 2,
-        )
-        without = {ID_KEY: {"$nin": list(self.question.gold)}} if self.absent else None
-        answer = system.query(self.question.text, filter=without, route=self.way.route)
-        messages = system.synthesis.messages(self.question.text, answer.passages)
-        return self._record(answer, self.model.seconds.get(self.model.key(messages)))
-
-    def _record(self, answer: Answer, seconds: float | None = None) -> Record:
+    def _record(self, answer: Answer, key: str) -> Record:
         question, shown = self.question, {source.passage.id for source in answer.sources}
-        timings = dict(answer.timings)
-        if seconds is not None:
-            timings["generation"] = seconds
-            timings["total"] = sum(value for name, value in timings.items() if name != "total")
+        timings = {name: value for name, value in answer.timings.items() if name not in ("total", "loading")}
+        if key in self.model.seconds:
+            timings["generation"] = self.model.seconds[key]
+        timings["total"] = sum(timings.values())
         given = "" if answer.abstained else answer.text
-        raw, final = score_answer(answer.reply, question.answers), score_answer(given, question.answers)
+        raw, final = (
+            score_answer(take_apart(answer.reply).answer, question.answers),
+            score_answer(given, question.answers),
+        )
         held = any(contains_answer(f"{p.title or ''}\n{p.text}", question.answers) for p in answer.passages)
         return {
             "way": self.way.name, "id": question.id, "type": question.type, "question": question.text,
@@ -210,5 +227,6 @@ class _Asked:
             "raw_contained": raw.contained, "raw_exact": raw.exact, "raw_f1": round(raw.f1, 4),
             "raw_abstained": raw.abstained or not answer.reply.strip(), "route": answer.route,
             "timings": {name: round(value, 5) for name, value in timings.items()},
+            "alone": self.model.alone.get(key, False), "processor_seconds": self.model.processor.get(key, 0.0),
             "input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens,
         }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridmem_plugins.errors import MemoryFormatError
-from hybridmem_plugins.extraction.model import Extraction, MentionKind, TypedFact
-from hybridmem_plugins.extraction.tokens import STOPWORDS
+from hybridmem_plugins.extraction.model import Extraction, MentionKind
 from hybridmem_plugins.memory.cachefile import load_cache, save_cache
 from hybridmem_plugins.memory.graph_file import Edges
-from hybridmem_plugins.memory.names import closest
+from hybridmem_plugins.memory.relations import Relations
 from hybridmem_plugins.memory.rows import Mask
 from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
+from hybridmem_plugins.memory.titles import Titles, forms
 from hybridmem_plugins.passage import Passage
 
 # Names said in as many passages are counted for a filter with numpy.
@@ -38,11 +37,6 @@ _DEFINES: dict[str, dict[str, Any]] = {"defines": {}}
 _MENTIONS: dict[str, dict[str, dict[str, Any]]] = {
     kind: {"mentions": {"kind": kind}} for kind in (*get_args(MentionKind), "title")
 }
-# Words of the longest title that is looked for in the text of others.
-_LONGEST_NAME = 40
-
-# For each run of tokens, the rows whose text holds it.
-FindPhrases = Callable[[Sequence[Sequence[str]]], Sequence[Iterable[int]]]
 
 
 class KnowledgeGraph:
@@ -73,12 +67,9 @@ class KnowledgeGraph:
         self._graph: Any = nx.MultiDiGraph()
         self._nodes: dict[int, str] = {}
         self._rows: dict[str, int] = {}  # of the passages' nodes
-        self._definers: dict[str, list[int]] = {}
-        self._lengths: dict[str, dict[int, int]] = {}
-        self._spellings: dict[tuple[str, int], dict[str, None]] = {}
+        self._titles = Titles()
         self._hubs: dict[str, NDArray[np.int64]] = {}  # rows that mention a much said name, while it does not change
-        self._facts: dict[int, tuple[TypedFact, ...]] = {}
-        self._relating: dict[str, int] = {}  # names that have a relation to each name
+        self._relations = Relations(self._graph, self._connect)
         self._waiting: list[tuple[int, Extraction, list[str]]] | None = None
         self.find_phrases = find_phrases
 
@@ -107,9 +98,10 @@ class KnowledgeGraph:
             self._rows[node] = row
             self._graph.add_node(node, kind="passage", id=passage.id, title=passage.title, row=row)
             for name in extraction.defines:
-                if name not in self._definers:
+                if name not in self._titles:
                     fresh[name] = None
-                self._define(row, node, name)
+                self._connect(node, name, _DEFINES)
+                self._titles.add(name, row)
         if self._waiting is not None:
             self._waiting.extend(zip(rows, extractions, tokens, strict=True))
             return
@@ -146,9 +138,7 @@ class KnowledgeGraph:
                 self._hubs.pop(name, None)
                 if edges is _DEFINES:
                     self._undefine(row, name)
-            for fact in self._facts.pop(row, ()):
-                self._withdraw(row, fact)
-                touched |= {fact.subject: None, fact.object: None}
+            touched.update(dict.fromkeys(self._relations.remove(row)))
             for name in touched:
                 self._drop_orphan(name)
 
@@ -206,7 +196,7 @@ class KnowledgeGraph:
             self.rows(), [nodes[node]["id"] for node in self._nodes.values()],
             [nodes[node]["title"] for node in self._nodes.values()], list(number), kinds,
             np.array([len(succ[node]) for node in self._nodes.values()], dtype=np.int32),
-            np.array(name, dtype=np.int32), np.array(kind, dtype=np.uint8), self._facts,
+            np.array(name, dtype=np.int32), np.array(kind, dtype=np.uint8), self._relations.by_row,
         )  # fmt: skip
 
     def _take(self, edges: Edges) -> None:
@@ -225,13 +215,9 @@ class KnowledgeGraph:
         graph._pred.update((node, {}) for node in nodes)
         self._nodes = dict(zip(rows, nodes, strict=True))
         self._rows = dict(zip(nodes, rows, strict=True))
-        self._definers = edges.definers()
-        for name, definers in self._definers.items():
-            self._list_name(name, len(definers))
+        self._titles.fill(edges.definers())
         for row, facts in edges.facts.items():
-            self._facts[row] = facts
-            for fact in facts:
-                self._relate(row, self._nodes[row], fact)
+            self._relations.add(row, facts)
 
     @property
     def view(self) -> Any:
@@ -257,10 +243,7 @@ class KnowledgeGraph:
         >>> graph.similar("lothar ii")
         'lothair ii'
         """
-        for match in closest(name, self._spellings.get(_spelling(name), ())):
-            if self._info(match, allowed).definers:
-                return match
-        return None
+        return next((match for match in self._titles.similar(name) if self._info(match, allowed).definers), None)
 
     def similar_names(self, names: Sequence[str], allowed: Mask | None = None) -> dict[str, str]:
         """Return `similar` for many misspelt names; those that are close to none are left out."""
@@ -281,20 +264,7 @@ class KnowledgeGraph:
 
     def relations(self, names: Sequence[str], allowed: Mask | None = None) -> list[tuple[str, str, str, int]]:
         """Return the typed facts about names as `(subject, relation, object, row of a passage that states it)`."""
-        facts: dict[tuple[str, str, str], int] = {}
-        for name in names:
-            ends = [(name, other, edges) for other, edges in self._graph._succ.get(name, {}).items()]
-            ends += [
-                (other, name, edges)
-                for other, edges in self._graph._pred.get(name, {}).items()
-                if self._graph._node[other]["kind"] == "name"
-            ]
-            for subject, object_, edges in ends:
-                for relation, data in edges.items():
-                    rows = [row for row in sorted(data["passages"]) if allowed is None or allowed[row]]
-                    if rows:
-                        facts[subject, relation, object_] = rows[0]
-        return [(*fact, row) for fact, row in facts.items()]
+        return self._relations.about(names, allowed)
 
     def neighbourhood(
         self,
@@ -333,17 +303,17 @@ class KnowledgeGraph:
     def _ways(self, node: str, kinds: Collection[StepKind], *, filtered: bool) -> Iterator[tuple[StepKind, str]]:
         """Yield the names over which a passage leads on."""
         names = self._graph._succ[node]
-        definers = self._definers
+        titles = self._titles
         # In an order that does not tell when each became known, so that a reopened memory gives the same paths.
         mentioned = sorted([name for name, edges in names.items() if edges is not _DEFINES])
         if "forward" in kinds:
-            for name in maximal([name for name in mentioned if name in definers]):
+            for name in maximal([name for name in mentioned if name in titles]):
                 yield "forward", name
         if "shared" in kinds:
-            pred, relating = self._graph._pred, self._relating
+            pred, relations = self._graph._pred, self._relations
             for name in mentioned:
                 # With a filter, passages that it excludes are not counted.
-                known = 0 if filtered else len(definers.get(name, ())) + relating.get(name, 0)
+                known = 0 if filtered else len(titles.rows(name)) + relations.sources(name)
                 if len(pred[name]) - known > 1 and (filtered or len(pred[name]) - known <= MAX_MENTIONS_SHARED):
                     yield "shared", name
         if "backward" in kinds:
@@ -353,12 +323,12 @@ class KnowledgeGraph:
 
     def _info(self, name: str, allowed: Mask | None) -> NameInfo:
         nodes = self._graph._node
-        definers = self._definers.get(name, [])
+        definers = self._titles.rows(name)
         if allowed is not None:
             definers = [row for row in definers if allowed[row]]
             mentions = len(self._mentioning(name, allowed))
         else:
-            known = len(self._definers.get(name, ())) + self._relating.get(name, 0)
+            known = len(definers) + self._relations.sources(name)
             mentions = len(self._graph._pred[name]) - known
         if len(definers) > MAX_DEFINERS:
             return NameInfo((), len(definers), mentions)
@@ -381,33 +351,8 @@ class KnowledgeGraph:
         rows = self._rows
         return (rows[node] for node, edges in self._graph._pred[name].items() if edges is not _DEFINES and node in rows)
 
-    def _define(self, row: int, node: str, name: str) -> None:
-        self._connect(node, name, _DEFINES)
-        insort(self._definers.setdefault(name, []), row)
-        self._list_name(name, 1)
-
-    def _list_name(self, name: str, definers: int) -> None:
-        """Let a name be found in texts and by misspelt ones; it got this many new definers."""
-        self._spellings.setdefault(_spelling(name), {})[name] = None
-        first, *rest = name.split(" ")
-        if len(rest) < _LONGEST_NAME:
-            lengths = self._lengths.setdefault(first, {})
-            lengths[len(rest) + 1] = lengths.get(len(rest) + 1, 0) + definers
-
     def _undefine(self, row: int, name: str) -> None:
-        definers = self._definers[name]
-        definers.remove(row)
-        first, *rest = name.split(" ")
-        if len(rest) < _LONGEST_NAME:
-            lengths = self._lengths[first]
-            lengths[len(rest) + 1] -= 1
-            if not lengths[len(rest) + 1]:
-                del lengths[len(rest) + 1]
-                if not lengths:
-                    del self._lengths[first]
-        if not definers:
-            del self._definers[name]
-            del self._spellings[_spelling(name)][name]
+        if self._titles.remove(name, row):
             # What was found only because this was a title is a name no longer.
             self._hubs.pop(name, None)
             pred = self._graph._pred[name]
@@ -421,10 +366,12 @@ class KnowledgeGraph:
             if mention.name not in own:
                 self._connect(node, mention.name, _mentions(mention.kind))
         if extraction.facts:
-            self._facts[row] = extraction.facts
             for fact in extraction.facts:
-                self._relate(row, node, fact)
-        for name in self.defined_in(words):
+                for name in (fact.subject, fact.object):
+                    if name not in own:
+                        self._connect(node, name, _MENTIONS["entity"])
+            self._relations.add(row, extraction.facts)
+        for name in self._titles.said_in(words):
             if name not in own:
                 self._connect(node, name, _MENTIONS["title"])
 
@@ -432,60 +379,12 @@ class KnowledgeGraph:
         """Link the passages that said names before any passage defined them."""
         if self.find_phrases is None:
             return
-        phrases: list[list[str]] = []
-        owners: list[str] = []
-        for name in names:
-            words = name.split(" ")
-            if len(words) > _LONGEST_NAME or (len(words) == 1 and _trivial(name)):
-                continue
-            forms = [words, [*words[:-1], words[-1] + "s"]] if len(words) > 1 else [words]
-            phrases += forms
-            owners += [name] * len(forms)
-        for name, rows in zip(owners, self.find_phrases(phrases), strict=True):
+        said = [(name, form) for name in names for form in forms(name)]
+        found = self.find_phrases([form for _, form in said])
+        for (name, _), rows in zip(said, found, strict=True):
             for row in rows:
                 if row in self._nodes and row not in batch and name not in self._graph._succ[self._nodes[row]]:
                     self._connect(self._nodes[row], name, _MENTIONS["title"])
-
-    def defined_in(self, words: Sequence[str]) -> list[str]:
-        """Return the defined names that occur in a run of tokens, overlapping ones too, in order.
-
-        Names of several words are also found with an English plural's `s`.
-        """
-        found: dict[str, None] = {}
-        lengths = self._lengths
-        for start, word in enumerate(words):
-            if word in lengths:
-                for length in lengths[word]:
-                    if start + length > len(words):
-                        continue
-                    name = " ".join(words[start : start + length])
-                    for form in (name, name[:-1]) if name.endswith("s") and length > 1 else (name,):
-                        if form in self._definers and not (length == 1 and _trivial(form)):
-                            found[form] = None
-        return list(found)
-
-    def _relate(self, row: int, node: str, fact: TypedFact) -> None:
-        for name in (fact.subject, fact.object):
-            if name not in self._graph._succ[node]:
-                self._connect(node, name, _MENTIONS["entity"])
-        relations = self._graph._succ[fact.subject].get(fact.object)
-        if relations is None:
-            self._relating[fact.object] = self._relating.get(fact.object, 0) + 1
-            relations = {}
-            self._connect(fact.subject, fact.object, relations)
-        relations.setdefault(fact.relation, {"passages": set()})["passages"].add(row)
-
-    def _withdraw(self, row: int, fact: TypedFact) -> None:
-        relations = self._graph._succ[fact.subject].get(fact.object, {})
-        passages = relations.get(fact.relation, {}).get("passages", set())
-        passages.discard(row)
-        if not passages and fact.relation in relations:
-            del relations[fact.relation]
-            if not relations:
-                del self._graph._succ[fact.subject][fact.object], self._graph._pred[fact.object][fact.subject]
-                self._relating[fact.object] -= 1
-                if not self._relating[fact.object]:
-                    del self._relating[fact.object]
 
     def _connect(self, source: str, name: str, edges: dict[str, dict[str, Any]]) -> None:
         """Add an edge, and the name where it is new; ten times as fast as `add_edge`, and without dicts of its own."""
@@ -504,13 +403,3 @@ class KnowledgeGraph:
 def _mentions(kind: str) -> dict[str, dict[str, Any]]:
     """Return the shared edge for a kind of mention, also one that another extractor invented."""
     return _MENTIONS.setdefault(kind, {"mentions": {"kind": kind}})
-
-
-def _trivial(word: str) -> bool:
-    """Say whether a single word is no name by itself; one ideograph is not one either."""
-    return word in STOPWORDS or len(word) < 2
-
-
-def _spelling(name: str) -> tuple[str, int]:
-    """Return the drawer in which likely misspellings of a name lie: few letters go wrong first."""
-    return name[:1], name.count(" ")

@@ -17,11 +17,13 @@ class Source:
     Attributes:
         number: Its number in the prompt, from 1.
         kind: `passage`, or `fact` for a single sentence of a passage that is not shown whole.
-        passage: What stands under that number; for a fact, its sentence under the title of its passage.
+        passage: What stands under that number, as the model read it; for a fact, its sentence under the title of its
+            passage.
         score: Of the passage or fact, higher is better.
         routes: Which of `semantic`, `lexical` and `graph` found it; empty where the retriever does not say.
         provenance: Why it was found, as in `Hit.provenance`.
         merged: Ids of further passages that say the same and are therefore not shown.
+        withheld: Sentences of the passage that were not shown, because they give orders to a model.
     """
 
     number: int
@@ -31,6 +33,7 @@ class Source:
     routes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     merged: tuple[str, ...] = ()
+    withheld: int = 0
 
     @property
     def label(self) -> str:
@@ -67,7 +70,8 @@ class Answer:
         input_tokens: Tokens of the prompt; 0 where the model was not asked or does not say.
         output_tokens: Tokens generated; likewise.
         model: Name of the model that answered; empty where none was asked.
-        reply: What the model wrote, before citation marks were taken out.
+        reply: What the model wrote, before it was taken apart.
+        quote: The sentence that the model quoted before its answer; empty where it quoted none.
     """
 
     question: str
@@ -85,6 +89,7 @@ class Answer:
     output_tokens: int = 0
     model: str = ""
     reply: str = ""
+    quote: str = ""
 
     @property
     def passages(self) -> tuple[Passage, ...]:
@@ -115,6 +120,7 @@ class Answer:
                     **Hit(source.passage, source.score, dict(source.provenance)).to_dict(),
                     "routes": list(source.routes),
                     "merged": list(source.merged),
+                    "withheld": source.withheld,
                 }
                 for source in self.sources
             ],
@@ -134,4 +140,5 @@ class Answer:
             "tokens": {"input": self.input_tokens, "output": self.output_tokens},
             "model": self.model,
             "reply": self.reply,
+            "quote": self.quote,
         }

@@ -19,6 +19,7 @@ POLAR = frozenset({"yes", "no"})
 """Answers that stand in no source even when they are right."""
 
 _STEM = 5
+_HEAD = re.compile(r"\s*(?:\[\d{1,3}\]\s*)+")
 _MARK = re.compile(r"\s*\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 _COMMON = frozenset(
     "of in on at to for from by with and or but as is are was were be been being it its this that these those there "
@@ -38,6 +39,37 @@ class Support:
 
     numbers: tuple[int, ...]
     share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A reply, taken apart.
+
+    Attributes:
+        answer: The answer proper.
+        cited: Numbers that stand at its head.
+        quote: The sentence that it quotes before the answer; else empty.
+    """
+
+    answer: str
+    cited: tuple[int, ...]
+    quote: str
+
+
+def take_apart(reply: str) -> Parts:
+    r"""Take apart a reply that cites and quotes before it answers; any other reply is all answer.
+
+    >>> take_apart("[2] She wrote it in 1843.\nAnswer: 1843")
+    Parts(answer='1843', cited=(2,), quote='She wrote it in 1843.')
+    >>> take_apart("1843").answer
+    '1843'
+    """
+    head = _HEAD.match(reply)
+    if head is None:
+        return Parts(reply.strip(), (), "")
+    quote, mark, answer = reply[head.end() :].rpartition("Answer: ")
+    cited = tuple(dict.fromkeys(int(number) for number in re.findall(r"\d+", head[0])))
+    return Parts(answer.strip(), cited, quote.strip() if mark else "")
 
 
 def split_marks(reply: str, count: int) -> tuple[str, list[int]]:

@@ -18,7 +18,7 @@ from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 from hybridmem_plugins.system.answer import Answer
-from hybridmem_plugins.system.citing import find_support, is_polar, split_marks
+from hybridmem_plugins.system.citing import find_support, is_polar, split_marks, take_apart
 from hybridmem_plugins.system.models import LocalChat, Reply, as_chat_model
 from hybridmem_plugins.system.retrievers import as_retriever, facts_about
 from hybridmem_plugins.system.synthesis import Context, Order, Synthesis
@@ -45,7 +45,8 @@ class HybridMemorySystem:
         max_facts: Most facts shown beside the passages.
         order: Where the best evidence stands; see `Synthesis`.
         template: Prompt template; see `Synthesis`.
-        max_new_tokens: For local models: the longest answer.
+        withhold_orders: Leave out sentences of passages that give orders to a model; see `defusing.defuse`.
+        max_new_tokens: For local models: the longest reply, a sentence quoted before the answer included.
         unsupported: What to do with an answer that stands in none of its sources: `abstain`, or `keep` it and say so in
             `reason`. A bare yes or no is kept, since it stands nowhere even when it is right.
 
@@ -71,7 +72,8 @@ class HybridMemorySystem:
         max_facts: int = 2,
         order: Order = "ends",
         template: str = "numbered",
-        max_new_tokens: int = 64,
+        withhold_orders: bool = True,
+        max_new_tokens: int = 112,
         unsupported: Literal["abstain", "keep"] = "abstain",
     ) -> None:
         if k < 1:
@@ -80,7 +82,7 @@ class HybridMemorySystem:
         if unsupported not in ("keep", "abstain"):
             msg = f"unsupported must be 'keep' or 'abstain', not {unsupported!r}"
             raise ValueError(msg)
-        self.synthesis = Synthesis(budget, max_facts, order, template)
+        self.synthesis = Synthesis(budget, max_facts, order, template, withhold_orders)
         self.model = as_chat_model(model, adapter=adapter, max_new_tokens=max_new_tokens)
         self._own = memory is None or isinstance(memory, str | os.PathLike)
         self.retriever = as_retriever(HybridMemory(path=memory) if self._own else memory)
@@ -176,6 +178,16 @@ class HybridMemorySystem:
             turn.timings["generation"] = share
             turn.reply = reply
         return [self._finished(turn) for turn in turns]
+
+    def messages(
+        self,
+        question: str,
+        *,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> list[dict[str, str]]:
+        """Return the chat that `query` would send to the model; empty where it would abstain without asking."""
+        return self._prepared(question, filter, route).messages
 
     def stream(
         self,
@@ -302,7 +314,9 @@ class HybridMemorySystem:
             return declined
         context = turn.context
         with turn.stage("citation"):
-            text, claimed = split_marks(turn.reply.text, len(context.sources))
+            reply = take_apart(turn.reply.text)
+            text, marked = split_marks(reply.answer, len(context.sources))
+            claimed = [number for number in (*reply.cited, *marked) if number <= len(context.sources)]
             abstained, reason = is_abstention(text) or not text, "the model found no answer in its sources"
             numbers: tuple[int, ...] = ()
             if not abstained:
@@ -324,6 +338,7 @@ class HybridMemorySystem:
             output_tokens=turn.reply.output_tokens,
             model=self.model.name,
             reply=turn.reply.text,
+            quote=reply.quote,
         )
 
     # --- context managers ----------------------------------------------------------------------------------------

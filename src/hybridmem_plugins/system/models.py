@@ -60,7 +60,7 @@ class ChatModel(Protocol):
         ...
 
 
-def as_chat_model(model: Any = None, *, adapter: str | None = None, max_new_tokens: int = 64) -> ChatModel:
+def as_chat_model(model: Any = None, *, adapter: str | None = None, max_new_tokens: int = 112) -> ChatModel:
     """Return whatever answers as a `ChatModel`.
 
     Args:
@@ -104,7 +104,7 @@ class LocalChat:
     """
 
     def __init__(
-        self, model: LocalModel | None = None, *, adapter: str | None = None, max_new_tokens: int = 64
+        self, model: LocalModel | None = None, *, adapter: str | None = None, max_new_tokens: int = 112
     ) -> None:
         self._model, self.adapter, self.max_new_tokens = model, adapter, max_new_tokens
         self._loading = threading.Lock()

@@ -13,6 +13,7 @@ from hybridmem_plugins.augmentation.templates import get_template, said_about
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.model import Fact, Hit
 from hybridmem_plugins.system.answer import NumberedFact, Source
+from hybridmem_plugins.system.defusing import defuse
 
 Order = Literal["ends", "best_first", "best_last"]
 SAME = 95.0
@@ -51,6 +52,7 @@ class Synthesis:
             room and does not count.
         order: `ends` puts the best evidence first, the next best last and the weakest in the middle, where models read
             worst (arXiv 2307.03172); or `best_first`, `best_last`.
+        withhold_orders: Leave out sentences that give orders to a model; see `defusing.defuse`.
         template: Name in `augmentation.templates.TEMPLATES`; the shipped adapter was trained on all of them.
     """
 
@@ -58,6 +60,7 @@ class Synthesis:
     max_facts: int = 2
     order: Order = "ends"
     template: str = "numbered"
+    withhold_orders: bool = True
 
     def __post_init__(self) -> None:
         get_template(self.template)
@@ -91,13 +94,14 @@ class Synthesis:
         """
         left = min(self.budget, budget if budget is not None else self.budget)
         allowed, chosen, smallest = left, list[Source](), 0
-        for source in _merged(hits):
+        for source in self._read(hits):
             size = _size(source.passage, count)
             smallest = min(smallest or size, size)
             if size <= left:
                 chosen.append(source)
                 left -= size
-        for fact in facts:
+        told = self._statements(facts)
+        for fact in told:
             if _stating(fact, chosen) is not None or not chosen:
                 continue
             if sum(source.kind == "fact" for source in chosen) >= self.max_facts:
@@ -107,13 +111,28 @@ class Synthesis:
                 chosen.append(source)
                 left -= size
         numbered = [replace(source, number=number) for number, source in enumerate(self._ordered(chosen), 1)]
-        stated = [NumberedFact(at.number, fact) for fact in facts if (at := _stating(fact, numbered)) is not None]
+        stated = [NumberedFact(at.number, fact) for fact in told if (at := _stating(fact, numbered)) is not None]
         messages = self.messages(question, [source.passage for source in numbered])
         return Context(messages, tuple(numbered), tuple(stated), allowed - left, smallest)
+
+    def _read(self, hits: Sequence[Hit]) -> list[Source]:
+        """Return what the passages say, each thing once, without orders to a model."""
+        if not self.withhold_orders:
+            return _merged([(hit, 0) for hit in hits])
+        cleaned = []
+        for hit in hits:
+            text, withheld = defuse(hit.passage.text)
+            if text:
+                passage = replace(hit.passage, text=text) if withheld else hit.passage
+                cleaned.append((replace(hit, passage=passage), withheld))
+        return _merged(cleaned)
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
         """Return the chat for a question and its passages as they stand, which are fenced as data."""
         return get_template(self.template).messages(question, passages)
+
+    def _statements(self, facts: Sequence[Fact]) -> list[Fact]:
+        return [fact for fact in facts if not self.withhold_orders or not defuse(fact.sentence)[1]]
 
     def _ordered(self, best_first: list[Source]) -> list[Source]:
         if self.order == "ends":
@@ -125,13 +144,17 @@ def _size(passage: Passage, count: Callable[[str], int]) -> int:
     return count(f"{said_about(passage)}\n{passage.text}") + BLOCK_TOKENS
 
 
-def _merged(hits: Sequence[Hit]) -> list[Source]:
-    """Return the hits as sources without those that say what a better one says; of two, the longer text stays."""
+def _merged(hits: Sequence[tuple[Hit, int]]) -> list[Source]:
+    """Return the hits as sources without those that say what a better one says; of two, the longer text stays.
+
+    Args:
+        hits: Passages, best first, each with the number of its sentences that are withheld.
+    """
     kept: list[tuple[str, Source]] = []
-    for hit in hits:
+    for hit, withheld in hits:
         said = normalise_answer(hit.passage.text)
         routes = tuple(hit.provenance.get("routes") or ())
-        source = Source(0, "passage", hit.passage, hit.score, routes, hit.provenance)
+        source = Source(0, "passage", hit.passage, hit.score, routes, hit.provenance, withheld=withheld)
         for position, (other, before) in enumerate(kept):
             if fuzz.ratio(said, other, score_cutoff=SAME) or f" {said} " in f" {other} ":
                 kept[position] = (other, _with(before, hit.passage.id, routes))
