@@ -79,6 +79,11 @@ def test_imports(file: Path) -> None:
         assert top(module) not in ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"), module
 
 
+def test_only_what_draws_the_page_knows_its_library() -> None:
+    known = [file for file in FILES if any(top(module) == "nicegui" for module, _ in imports(file))]
+    assert [str(file.relative_to(SOURCE)) for file in known] == ["page/app.py", "page/views.py"]
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
 def test_no_pickle_and_no_loop_of_ones_own(file: Path) -> None:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

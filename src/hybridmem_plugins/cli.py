@@ -33,6 +33,7 @@ ROOM_COMMANDS = {
     "evaluate": "hybridmem_plugins.finetuning.command",
     "export-model": "hybridmem_plugins.finetuning.command",
     "compare": "hybridmem_plugins.comparison.command",
+    "serve": "hybridmem_plugins.page.command",
     "migrate": "hybridmem_plugins.engines.command",
     **dict.fromkeys(("check", "export", "import", "delete", "compact"), "hybridmem_plugins.cli_maintenance"),
 }
@@ -198,11 +199,11 @@ def query(
 
     conditions = _parse_filter(filter_)
     if explain or html or png:
-        with _open(folder) as opened:
+        with open_memory(folder) as opened:
             explanation = opened.explain(question, k=k, filter=conditions, route=cast(Any, route))
         cli_views.show_explanation(explanation, as_json=as_json, html=html, png=png)
         return
-    with _open(folder) as opened:
+    with open_memory(folder) as opened:
         hits = opened.search(question, k=k, filter=conditions, route=cast(Any, route))
         total = len(opened)
     if as_json:
@@ -225,11 +226,19 @@ def _parse_filter(text: str | None) -> dict[str, Any] | None:
     return conditions
 
 
-def _open(folder: Path) -> HybridMemory:
-    """Open a memory that exists; a question must not make one."""
+def open_memory(folder: Path) -> HybridMemory:
+    """Open a memory that exists; a question must not make one.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        MemoryFormatError: The folder holds no memory.
+    """
     from hybridmem_plugins import HybridMemory
 
-    if folder.is_dir() and not any(folder.iterdir()):
+    if not folder.is_dir():
+        msg = f"there is no folder {folder}"
+        raise FileNotFoundError(msg)
+    if not any(folder.iterdir()):
         msg = f"{folder} is empty, so it is no memory. Make one with: hybridmem index PATH... --memory {folder}"
         raise MemoryFormatError(msg)
     return HybridMemory(path=folder)

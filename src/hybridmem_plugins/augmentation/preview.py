@@ -129,7 +129,7 @@ def _section(row: Row, lookup: Callable[[str], Passage]) -> str:
     clean = {passage["id"]: passage["text"] for passage in row["clean"]}
     pairs = [
         f'<div class="pair">{_column("clean", html.escape(_source(passage, clean, lookup)))}'
-        f"{_column(_heading(passage), ''.join(map(_piece, pieces)))}</div>"
+        f"{_column(_heading(passage), ''.join(map(piece_html, pieces)))}</div>"
         for passage, pieces in zip(row["passages"], marked(row, lookup), strict=True)
     ]
     operators = ", ".join(row["labels"]["operators"]) or "none"
@@ -157,7 +157,8 @@ def _source(passage: Mapping[str, Any], clean: Mapping[str, str], lookup: Callab
         return ""
 
 
-def _piece(piece: Piece) -> str:
+def piece_html(piece: Piece) -> str:
+    """Write a piece as HTML, marked where an operator wrote it; its own text is shown as text."""
     if piece.operator is None:
         return html.escape(piece.text)
     level = OPERATORS[piece.operator].level

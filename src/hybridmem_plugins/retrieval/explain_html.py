@@ -32,7 +32,7 @@ def page(explanation: Explanation) -> str:
         hops="".join(_hop(hop) for hop in explanation.hops)
         or "<li class='none dim'>None: the question found all.</li>",
         hits="".join(_hit(rank, hit, explanation) for rank, hit in enumerate(explanation.hits, 1)),
-        style=_STYLE,
+        style=COLOURS + PICTURE_STYLE + _PAGE_STYLE,
     )
 
 
@@ -167,12 +167,30 @@ _TIP = (
     "<path d='M0 .8 7.4 4 0 7.2z'/></marker>"
 )
 
-_STYLE = """
+COLOURS = """
 :root{color-scheme:light dark;--page:#f7f7f5;--card:#fff;--ink:#1c2024;--dim:#687076;--line:#dcdfe3;--hop:#0b7285;
 --hit:#e6f6f4;--hit-line:#56b3a4;--way:#f1f3f5;--entity:#fff3d6;--entity-line:#dba63a;--bar:#12a594;--mark:#fdeeb5}
 @media(prefers-color-scheme:dark){:root{--page:#111315;--card:#1a1d1f;--ink:#eceef0;--dim:#9ba1a6;--line:#32373b;
 --hop:#5fd0de;--hit:#12302d;--hit-line:#2f7f74;--way:#24282b;--entity:#382a0b;--entity-line:#9a7425;--bar:#2dd4bf;
 --mark:#5b4a10}}
+"""
+"""Custom properties of a page that shows the picture, for light and dark."""
+
+PICTURE_STYLE = """
+svg{display:block;width:100%;min-width:640px;height:auto;margin:0 auto}
+svg text{fill:var(--ink);font-size:12.5px;font-weight:600}
+svg .head{fill:var(--dim);font-size:11px;font-weight:400}svg .note{fill:var(--dim);font-size:11px;font-weight:400}
+.box rect{fill:var(--way);stroke:var(--line)}.hit rect{fill:var(--hit);stroke:var(--hit-line)}
+.entity rect{fill:var(--entity);stroke:var(--entity-line)}.question rect{fill:var(--ink);stroke:none}
+.question text{fill:var(--card)}.box .bar{fill:var(--bar);stroke:none}.way rect{stroke-dasharray:4 3;stroke:var(--dim)}
+path.way{fill:none;stroke:var(--line);stroke-width:1.6}path.hop{fill:none;stroke:var(--hop);stroke-width:1.7}
+path.aside{stroke-dasharray:3 4;stroke-width:1.3;opacity:.75}marker path{fill:var(--hop)}
+.badge circle{fill:var(--hop)}.badge text{fill:var(--card);font-size:10.5px}
+.badge .name{fill:var(--hop);font-weight:400;font-size:11px;paint-order:stroke;stroke:var(--card);stroke-width:4px}
+"""
+"""How the parts of the picture look; uses `COLOURS`."""
+
+_PAGE_STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,"Segoe UI",Helvetica,Arial,sans-serif}
 main{max-width:1120px;margin:0 auto;padding:32px 20px 56px}
@@ -183,16 +201,7 @@ section{background:var(--card);border:1px solid var(--line);border-radius:12px;p
 min-width:0;overflow-wrap:anywhere}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:16px}
 @media(max-width:760px){.pair{grid-template-columns:1fr;gap:0}}
-.scroll{overflow-x:auto}svg{display:block;width:100%;min-width:640px;height:auto;margin:0 auto}
-svg text{fill:var(--ink);font-size:12.5px;font-weight:600}
-svg .head{fill:var(--dim);font-size:11px;font-weight:400}svg .note{fill:var(--dim);font-size:11px;font-weight:400}
-.box rect{fill:var(--way);stroke:var(--line)}.hit rect{fill:var(--hit);stroke:var(--hit-line)}
-.entity rect{fill:var(--entity);stroke:var(--entity-line)}.question rect{fill:var(--ink);stroke:none}
-.question text{fill:var(--card)}.box .bar{fill:var(--bar);stroke:none}.way rect{stroke-dasharray:4 3;stroke:var(--dim)}
-path.way{fill:none;stroke:var(--line);stroke-width:1.6}path.hop{fill:none;stroke:var(--hop);stroke-width:1.7}
-path.aside{stroke-dasharray:3 4;stroke-width:1.3;opacity:.75}marker path{fill:var(--hop)}
-.badge circle{fill:var(--hop)}.badge text{fill:var(--card);font-size:10.5px}
-.badge .name{fill:var(--hop);font-weight:400;font-size:11px;paint-order:stroke;stroke:var(--card);stroke-width:4px}
+.scroll{overflow-x:auto}
 ul{list-style:none;margin:0;padding:0}li{margin:0 0 6px}.hops li{display:flex;gap:10px;margin:0 0 12px}
 .number{flex:none;display:inline-block;min-width:20px;height:20px;border-radius:10px;background:var(--hop);
 color:var(--card);font:600 11px/20px system-ui,sans-serif;text-align:center;padding:0 5px;margin:2px 2px 0 0}
