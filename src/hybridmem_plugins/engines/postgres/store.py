@@ -206,8 +206,9 @@ class PostgresStore:
         assert condition is not None
         with self._connections.writing() as session:
             writer = Writer(session)
-            sql = f"SELECT p.row, p.id FROM passages p WHERE {condition.sql}"
-            found = dict(session.ask(Statement(sql, condition.parameters))[0])
+            where = condition.indexed or condition
+            sql = f"SELECT p.row, p.id FROM passages p WHERE {where.sql}"
+            found = dict(session.ask(Statement(sql, where.parameters))[0])
             if found:
                 writer.delete(list(found))
                 writer.finish()
