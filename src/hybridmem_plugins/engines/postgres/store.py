@@ -160,7 +160,12 @@ class PostgresStore:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def add(self, passages: Sequence[Passage], vectors: ArrayLike | None = None) -> list[str]:
+    def add(
+        self,
+        passages: Sequence[Passage],
+        vectors: ArrayLike | None = None,
+        extractions: Sequence[Extraction] | None = None,
+    ) -> list[str]:
         """Store passages in one transaction; as `MemoryStore.add`, which see.
 
         After an `EngineError` nothing is stored, unless the connection was cut in the very commit: add again, what is
@@ -172,7 +177,7 @@ class PostgresStore:
             check_storable(entry.id, entry.passage.title, entry.passage.text, entry.metadata_json)
         if not entries:
             return []
-        preparation = Preparation(entries, vectors, self.embedder, self.extractor, self._batch_size)
+        preparation = Preparation(entries, vectors, self.embedder, self.extractor, self._batch_size, extractions)
         with self._connections.reading() as session:
             missing = preparation.missing(StoredPassages(session))
         if missing and self.embedder is not None and self._fingerprint is None:
