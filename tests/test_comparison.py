@@ -49,6 +49,9 @@ class Fixed:
     def tokenizer(self, text: str, **_: Any) -> dict[str, list[int]]:
         return {"input_ids": list(range(len(text.split())))}
 
+    def caution_bias(self, adapter: str) -> dict[int, float]:
+        return {}
+
     def generate(self, chats: Any, *, adapter: str, **_: Any) -> list[Generation]:
         self.asked += len(chats)
         return [Generation(self._say(chat[-1]["content"], adapter), "stop", 10, 3, adapter) for chat in chats]

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridmem_plugins.backend import Backend, View
 from hybridmem_plugins.engines import is_address, open_engine
+from hybridmem_plugins.engines.vectors import ExternalTier, VectorEngine
 from hybridmem_plugins.extraction.builtin import BuiltinExtractor
 from hybridmem_plugins.extraction.model import Extractor
 from hybridmem_plugins.extraction.resolving import NameResolver, Resolver, ResolvingExtractor
@@ -63,6 +64,8 @@ class HybridMemory:
         router: Chooses the route of each question that leaves it open.
         engine: `auto`, `hnswlib` or `exact` (see `VectorIndex`).
         write_timeout: Seconds to wait for another writer.
+        vectors: A vector database that holds the vectors beside the folder: `as_vector_engine(store)` of
+            `hybridmem_plugins.langchain` or `hybridmem_plugins.llama_index`.
 
     Raises:
         MemoryFormatError: The folder is no memory, is damaged, or was written by a newer version.
@@ -89,6 +92,7 @@ class HybridMemory:
         router: Router = default_router,
         engine: Engine = "auto",
         write_timeout: float = 30.0,
+        vectors: VectorEngine | None = None,
     ) -> None:
         self.embedder: Embedder = StaticEmbedder() if embedder is None else embedder
         self.router = router
@@ -100,6 +104,9 @@ class HybridMemory:
         self._pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="hybridmem")
         self._store: Backend
         if isinstance(path, str) and is_address(path):
+            if vectors is not None:
+                msg = "a memory at an address holds its vectors there; `vectors` goes with a folder"
+                raise ValueError(msg)
             self._store = open_engine(path, embedder=self.embedder, extractor=reader)
         else:
             self._store = MemoryStore(
@@ -109,6 +116,7 @@ class HybridMemory:
                 graph=KnowledgeGraph(),
                 write_timeout=write_timeout,
                 engine=engine,
+                vectors=None if vectors is None else ExternalTier(vectors),
             )
 
     # --- writing -------------------------------------------------------------------------------------------------

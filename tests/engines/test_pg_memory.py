@@ -232,3 +232,33 @@ def test_any_question_is_answered_or_refused(fuzzed: HybridMemory, question: str
         else:
             assert len(answer) <= k
     assert fuzzed.delete([question]) == []
+
+
+def test_an_approximate_index_finds_as_many_as_are_allowed(address: str, query: Any, monkeypatch: Any) -> None:
+    """From some number of passages on, pgvector's HNSW index is built in the transaction that reaches it."""
+    from hybridmem_plugins.engines.postgres import writing
+
+    monkeypatch.setattr(writing, "INDEX_FROM", 300)
+    choice = random.Random(5)
+    many = [
+        Passage(f"{choice.choice('abcdefgh')} note {n} {choice.random()}", id=str(n), metadata={"n": n, "t": n % 50})
+        for n in range(600)
+    ]
+    with HybridMemory(FakeEmbedder(16), address) as memory, HybridMemory(FakeEmbedder(16)) as embedded:
+        for start in range(0, 600, 200):
+            memory.add(many[start : start + 200])
+        embedded.add(many)
+        schema = address.rpartition("=")[2]
+        indexes = query("SELECT indexname FROM pg_indexes WHERE schemaname = %s AND tablename = 'vectors'", schema)
+        assert ("vectors_nearest",) in indexes
+        shares = []
+        for allowed in (None, {"n": {"$lt": 300}}, {"t": 7}, {"t": {"$in": [1, 2]}, "n": {"$gt": 580}}, {"t": 99}):
+            for asked in ("a note", "h note 17", "note 0.5"):
+                found, expected = (one.search(asked, 20, allowed, "vector") for one in (memory, embedded))
+                assert len(found) == len(expected), allowed
+                same = {h.passage.id for h in found} & {h.passage.id for h in expected}
+                shares.append(len(same) / max(1, len(expected)) if expected else 1.0)
+        assert min(shares) > 0.8
+        memory.delete([str(n) for n in range(100, 600)])
+        assert len(memory.search("note", 200)) == 100
+        assert memory.store.check().problems == []

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hybridmem_plugins.finetuning.guarded_sft import collate, guarded_loss
-from hybridmem_plugins.finetuning.rows import RowEncoder
+from hybridmem_plugins.finetuning.rows import EncodedRow, RowEncoder
 from hybridmem_plugins.finetuning.trainer import TrainConfig, Trainer, arrange
 from hybridmem_plugins.generation import AdapterMismatchError, LocalModel, loading
 
@@ -37,50 +37,80 @@ def _peft(tiny):
 
 
 def _batch(tokenizer, rows, guards):
+    return _collated(tokenizer, rows, guards, CONFIG)
+
+
+def _collated(tokenizer, rows, guards, config, step=0):
     encoder = RowEncoder(tokenizer)
-    return collate([encoder.encode(r) for r in rows[:4]], [encoder.encode_guard(g) for g in guards[:2]], 0)
+    held = [encoder.encode_guard(guard) for guard in guards[:3]]
+    return collate([encoder.encode(row) for row in rows[:4]], held, 0, config, step)
 
 
 def test_kl_is_zero_before_the_first_step_and_not_after(tiny, tokenizer, rows, guards):
     model, batch = _peft(tiny).train(), _batch(tokenizer, rows, guards)
-    loss, answers, kl = guarded_loss(model, batch, CONFIG, step=0)
+    loss, answers, kl = guarded_loss(model, batch, CONFIG)
     assert float(kl) == pytest.approx(0.0, abs=1e-7)
     assert float(loss) == pytest.approx(float(answers), abs=1e-6)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.5)
-    loss, answers, kl = guarded_loss(model, batch, CONFIG, step=0)
+    loss, answers, kl = guarded_loss(model, batch, CONFIG)
     assert float(kl) > 1e-3
     assert float(loss) == pytest.approx(float(answers + CONFIG.kl_weight * kl), rel=1e-5)
 
 
 def test_the_answer_loss_is_the_mean_over_rows_of_their_mean_cross_entropy(tiny, tokenizer, rows, guards):
     model, batch = _peft(tiny).eval(), _batch(tokenizer, rows, guards)
-    _, answers, _ = guarded_loss(model, batch, CONFIG, step=0)
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
-    labels, expected = batch["labels"][:, 1:], []
-    for own, wanted in zip(logits, labels, strict=True):
-        keep = wanted != -100
-        if not keep.any():
-            continue  # a guard row
-        expected.append(torch.nn.functional.cross_entropy(own[keep], wanted[keep]))
+    _, answers, _ = guarded_loss(model, batch, CONFIG)
+    expected = []
+    for row in rows[:4]:
+        encoded = RowEncoder(tokenizer).encode(row)
+        logits = model(input_ids=torch.tensor([encoded.input_ids])).logits[0, :-1]
+        expected.append(torch.nn.functional.cross_entropy(logits, torch.tensor(encoded.labels[1:])))
     assert float(answers) == pytest.approx(float(torch.stack(expected).mean()), rel=1e-4)
 
 
-def test_prompt_tokens_get_no_gradient_from_the_answer_loss(tiny, tokenizer, rows):
-    """Changing which prompt token comes *next* cannot change the loss: prompts are read, never predicted."""
-    model = _peft(tiny).train()
+def test_only_answers_and_their_ends_are_targets(tiny, tokenizer, rows, guards):
+    batch = _batch(tokenizer, rows, guards)
+    encoder = RowEncoder(tokenizer)
+    expected = [token for row in rows[:4] for token in [*encoder._tokens(row["completion"]), encoder.end]]
+    assert batch["answer_to"].tolist() == expected
+    flat = batch["input_ids"].flatten()
+    assert flat[batch["answer_at"] + 1].tolist() == expected, "each place is the one before its target"
+    assert float(batch["answer_weight"].sum()) == pytest.approx(1.0)
+
+
+def test_guarded_places_are_prompts_and_guard_rows_and_never_answers(tiny, tokenizer, rows, guards):
+    batch = _batch(tokenizer, rows, guards)
+    assert not set(batch["kl_at"].tolist()) & set(batch["answer_at"].tolist())
+    width = batch["input_ids"].shape[1]
+    compared = batch["input_ids"][batch["reference"]].flatten()[batch["kl_reference_at"]]
+    assert compared.tolist() == batch["input_ids"].flatten()[batch["kl_at"]].tolist(), "the same tokens are compared"
+    strung = [token for guard in guards[:3] for token in RowEncoder(tokenizer).encode_guard(guard).input_ids]
+    assert batch["input_ids"][4:].flatten()[: len(strung)].tolist() == strung
+    assert len(batch["input_ids"]) == 4 + -(-len(strung) // width)
+    assert _collated(tokenizer, rows, guards, TrainConfig(kl_weight=0.0))["kl_at"].numel() == 0
+    few = TrainConfig(kl_tokens=5)
+    assert _collated(tokenizer, rows, guards, few)["kl_at"].numel() == 10
+    assert _collated(tokenizer, rows, guards, few, 1)["kl_at"].tolist() != batch["kl_at"].tolist()
+
+
+def test_padding_changes_no_loss(tiny, tokenizer, rows, guards):
+    """Rows are padded on the right without a mask: a longer neighbour must not change a row's loss."""
+    model, encoder = _peft(tiny).eval(), RowEncoder(tokenizer)
+    row = encoder.encode(rows[0])
+    long = EncodedRow([*row.input_ids[:1] * 60, *row.input_ids], [-100] * 60 + row.labels, [0] * 60 + row.guard)
     config = TrainConfig(kl_weight=0.0)
-    batch = _batch(tokenizer, rows, [{"text": "the engine"}] * 2)
-    changed = {**batch, "labels": batch["labels"].clone()}
-    first = int((batch["labels"][0] != -100).nonzero()[0])
-    assert (batch["labels"][:, :first] == -100).all()
-    assert float(guarded_loss(model, batch, config, 0)[0]) == float(guarded_loss(model, changed, config, 0)[0])
+    losses = [
+        float(guarded_loss(model, collate(part, [], 0, config, 0), config)[0]) for part in ([row], [long], [row, long])
+    ]
+    assert losses[2] == pytest.approx((losses[0] + losses[1]) / 2, rel=1e-5)
 
 
 def test_training_lowers_the_loss_and_the_guard_keeps_the_base(tiny, tokenizer, rows, guards, tmp_path):
-    _, guarded = _train(tiny, tokenizer, rows, guards, tmp_path / "guarded")
+    strong = TrainConfig(**{**_fields(CONFIG), "kl_weight": 5.0})
+    _, guarded = _train(tiny, tokenizer, rows, guards, tmp_path / "guarded", config=strong)
     assert guarded.steps == 24
     assert guarded.log[-1]["answer_loss"] < guarded.log[0]["answer_loss"] - 0.1
     free = TrainConfig(**{**_fields(CONFIG), "kl_weight": 0.0})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hybridmem_plugins import Fact, Hit, Passage
-from hybridmem_plugins.system.citing import find_support, split_marks, take_apart
+from hybridmem_plugins.system.citing import find_support, split_marks
 from hybridmem_plugins.system.defusing import defuse
 from hybridmem_plugins.system.synthesis import BLOCK_TOKENS, Context, Synthesis
 
@@ -131,14 +131,6 @@ def test_marks_are_taken_for_citations_only_where_such_sources_are() -> None:
     assert split_marks("See [12] and a[i].", 3) == ("See [12] and a[i].", [])
 
 
-def test_a_reply_that_quotes_first_is_taken_apart() -> None:
-    parts = take_apart("[2] [1] He was born in Terrell, Texas.\nAnswer: Terrell, Texas")
-    assert (parts.answer, parts.cited) == ("Terrell, Texas", (2, 1))
-    assert parts.quote == "He was born in Terrell, Texas."
-    assert take_apart("[3] Paris").answer == "Paris"
-    assert take_apart("Answer: Paris").answer == "Answer: Paris"
-
-
 def test_support_is_found_whole_in_parts_or_not_at_all() -> None:
     passages = [
         Passage("Robert Dennard conceived the cell at IBM.", title="DRAM"),
@@ -152,4 +144,7 @@ def test_support_is_found_whole_in_parts_or_not_at_all() -> None:
     assert told.share == 1.0
     assert find_support(question, "He was born in Boston, Massachusetts.", passages).numbers == ()
     assert find_support(question, "born", [Passage("x")]).numbers == ()
+    both = "The passages disagree: passage 1 says “IBM”, passage 2 says “Terrell”"
+    assert find_support(question, both, passages).numbers == (1, 2)
+    assert find_support(question, both.replace("IBM", "Intel"), passages).numbers == ()
     assert find_support("Was he born in Texas?", "Yes, in Terrell.", passages).numbers == (2,)

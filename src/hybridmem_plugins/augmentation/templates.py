@@ -15,6 +15,9 @@ from hybridmem_plugins.passage import Passage
 ABSTENTION = "The passages do not contain the answer."
 """The one sentence that a model learns to say, and is expected to say, when the context lacks the answer."""
 
+ANSWER_MARK = "Answer: "
+"""Stands before the answer proper where a reply quotes first."""
+
 NOTHING_RETRIEVED = "(no passage was retrieved)"
 SHOWN_METADATA = ("source", "author", "date", "page")
 """Metadata keys that a prompt shows where a passage has them."""
@@ -37,6 +40,41 @@ def is_abstention(text: str) -> bool:
     (True, True, False)
     """
     return ABSTENTION[:-1].casefold() in text.casefold() or _ABSTENTION_FORMS.search(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply, taken apart.
+
+    Attributes:
+        answer: The answer proper.
+        cited: Numbers of the passages that the reply names, counted from 1.
+        quote: The sentence that the reply quotes, else empty.
+        abstained: The reply declines to answer.
+    """
+
+    answer: str
+    cited: tuple[int, ...]
+    quote: str
+    abstained: bool
+
+
+_CITED = re.compile(r"\s*((?:\[\d{1,3}\]\s*)+)")
+
+
+def read_reply(text: str) -> Reply:
+    r"""Take a reply apart: cited passages, quoted sentence, answer. A plain reply is all answer.
+
+    >>> read_reply("[2] She wrote it in 1843.\nAnswer: 1843")
+    Reply(answer='1843', cited=(2,), quote='She wrote it in 1843.', abstained=False)
+    >>> read_reply("1843").answer
+    '1843'
+    """
+    head = _CITED.match(text)
+    rest = text[head.end() :] if head else text
+    cited = tuple(dict.fromkeys(int(number) for number in re.findall(r"\d+", head[1]))) if head else ()
+    quote, mark, answer = rest.rpartition(ANSWER_MARK) if head else ("", "", rest)
+    return Reply(answer.strip(), cited, quote.strip() if mark else "", is_abstention(text))
 
 
 @dataclass(frozen=True, slots=True)

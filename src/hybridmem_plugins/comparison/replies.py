@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
-from hybridmem_plugins.generation.loading import resolve_adapter
+from hybridmem_plugins.generation.loading import adapter_caution, resolve_adapter
 from hybridmem_plugins.generation.local_model import BASE
 from hybridmem_plugins.system.models import LocalChat, Messages, Reply
 
@@ -106,4 +106,4 @@ def fingerprint(model: str, adapter: str | Path) -> str:
         return f"{model}|{BASE}"
     weights = Path(resolve_adapter(adapter)) / "adapter_model.safetensors"
     told = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights.is_file() else "hub"
-    return f"{model}|{Path(str(adapter)).name}|{told}"
+    return f"{model}|{Path(str(adapter)).name}|{told}|caution {adapter_caution(adapter):g}"

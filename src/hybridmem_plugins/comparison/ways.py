@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer
-from hybridmem_plugins.augmentation.templates import is_abstention
+from hybridmem_plugins.augmentation.templates import is_abstention, read_reply
 from hybridmem_plugins.comparison.questions import ID_KEY, Benchmark, Question
 from hybridmem_plugins.comparison.replies import KeptReplies, fingerprint
 from hybridmem_plugins.finetuning.metrics import score_answer
@@ -17,7 +17,6 @@ from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.retrieval.model import Route
 from hybridmem_plugins.system.answer import Answer
-from hybridmem_plugins.system.citing import take_apart
 from hybridmem_plugins.system.hybrid_system import HybridMemorySystem
 from hybridmem_plugins.system.models import DEFAULT_ADAPTER, LocalChat
 
@@ -213,7 +212,7 @@ class _Asked:
         timings["total"] = sum(timings.values())
         given = "" if answer.abstained else answer.text
         raw, final = (
-            score_answer(take_apart(answer.reply).answer, question.answers),
+            score_answer(read_reply(answer.reply).answer, question.answers),
             score_answer(given, question.answers),
         )
         held = any(contains_answer(f"{p.title or ''}\n{p.text}", question.answers) for p in answer.passages)

@@ -36,7 +36,8 @@ def train(
     if kl_weight is not None:
         config = replace(config, kl_weight=kl_weight)
     training, held = _recipe_rows(recipe, data, model, seed, config.kl_weight) if recipe else _file_rows(rows, guard)
-    result = Trainer(model, output, config).train(training, held, max_steps=max_steps)
+    steps = max_steps or (recipes.get_recipe(recipe).steps if recipe else None)
+    result = Trainer(model, output, config).train(training, held, max_steps=steps)
     typer.echo(f"{result.steps} steps; adapter in {result.folder}")
 
 
@@ -107,12 +108,12 @@ def evaluate(
 
 def export_model(
     adapter: Annotated[str, typer.Argument(help="Adapter folder, hub id or shipped name.")],
-    output: Annotated[Path, typer.Argument(help="New folder.")],
+    output: Annotated[Path, typer.Argument(help="New folder, or new .gguf file.")],
     model: Annotated[str | None, typer.Option(help="Hub id, folder or .gguf; default: the bundled 135M.")] = None,
-    form: Annotated[str, typer.Option(help="merged or vllm-lora.")] = "merged",
+    form: Annotated[str, typer.Option("--form", "--format", help="merged, vllm-lora or gguf.")] = "merged",
     scale: Annotated[float, typer.Option(help="Dial of the adapter.")] = 1.0,
 ) -> None:
-    """Write a merged Hugging Face folder, or base and adapter as vLLM serves them."""
+    """Write a merged Hugging Face folder, base and adapter as vLLM serves them, or a GGUF file."""
     from hybridmem_plugins.finetuning.export import export as write
 
     typer.echo(str(write(adapter, output, model=model, form=form, scale=scale)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer
+from hybridmem_plugins.augmentation.templates import ABSTENTION, read_reply
 from hybridmem_plugins.finetuning.metrics import score_answer
 from hybridmem_plugins.finetuning.sets import (
     EvalItem,
@@ -19,7 +20,7 @@ from hybridmem_plugins.finetuning.sets import (
     split_by_document,
 )
 from hybridmem_plugins.finetuning.sets import rgb_items as make_rgb_items
-from hybridmem_plugins.generation.decoding import GenerationSettings
+from hybridmem_plugins.generation.decoding import GenerationSettings, first_logits
 from hybridmem_plugins.generation.local_model import LocalModel
 from hybridmem_plugins.passage import Passage
 
@@ -42,6 +43,7 @@ def run_items(
     adapter: str | None = None,
     template: str = "numbered",
     max_new_tokens: int = 48,
+    caution: float | None = None,
 ) -> list[Record]:
     """Answer every item greedily and score it.
 
@@ -51,12 +53,14 @@ def run_items(
         adapter: Adapter to use, `"base"` for none; None is the model's default.
         template: Prompt template.
         max_new_tokens: Longest reply.
+        caution: Dial of refusing; see `LocalModel.answer`.
 
     Returns:
         For each item its id, suite, condition, severity and expectation, the reply, and the scores `contained`,
-        `exact`, `f1`, `abstained` and `wrong` (a planted false answer occurs in it).
+        `quoted`, `exact`, `f1`, `abstained` and `wrong` (a planted false answer occurs in the answer).
     """
-    settings = GenerationSettings(max_new_tokens=max_new_tokens)
+    bias = local.caution_bias(adapter, caution)
+    settings = GenerationSettings(max_new_tokens=max_new_tokens, first_token_bias=bias)
     chats = [local.rag_messages(item.question, as_passages(item.passages), template=template) for item in items]
     prompts = [local._encode(chat, None) for chat in chats]
     name = local.default_adapter if adapter is None else adapter
@@ -64,13 +68,61 @@ def run_items(
     return [_scored(item, reply.text) for item, reply in zip(items, replies, strict=True)]
 
 
+def refusal_margins(
+    local: LocalModel, items: Sequence[EvalItem], *, adapter: str | None = None, template: str = "numbered"
+) -> list[float]:
+    """Return for each item how much likelier than anything else a refusal's first token is, in nats.
+
+    Args:
+        local: The model; its `batch_size` decides how many are computed together.
+        items: What to answer.
+        adapter: Adapter to use, `"base"` for none; None is the model's default.
+        template: Prompt template.
+    """
+    token = local._tokens(ABSTENTION)[0]
+    chats = [local.rag_messages(item.question, as_passages(item.passages), template=template) for item in items]
+    prompts = [local._encode(chat, None) for chat in chats]
+    margins = [0.0] * len(items)
+    order = sorted(range(len(items)), key=lambda index: len(prompts[index]))
+    for start in range(0, len(order), local.batch_size):
+        part = order[start : start + local.batch_size]
+        with local._using(local.default_adapter if adapter is None else adapter):
+            logits = first_logits(local.model, [prompts[index] for index in part], local._pad_id)
+        refusing = logits[:, token].clone()
+        logits[:, token] = float("-inf")
+        for index, margin in zip(part, (refusing - logits.max(dim=-1).values).tolist(), strict=True):
+            margins[index] = margin
+    return margins
+
+
+def fit_caution(margins: Sequence[float], items: Sequence[EvalItem], wrong_refusals: float = 0.08) -> float:
+    """Return the highest caution that refuses at most a share of the answerable items.
+
+    Args:
+        margins: What `refusal_margins` gave for the items, which must be of documents kept from all else.
+        items: Answerable ones and others; only the answerable ones count.
+        wrong_refusals: Share of them that may be refused, in [0, 1).
+
+    Raises:
+        ValueError: No item is answerable.
+    """
+    ranked = sorted(
+        (margin for margin, item in zip(margins, items, strict=True) if item.expect == "answer"), reverse=True
+    )
+    if not ranked:
+        msg = "No item has an answer: wrong refusals cannot be counted."
+        raise ValueError(msg)
+    return -ranked[int(wrong_refusals * len(ranked))]
+
+
 def _scored(item: EvalItem, reply: str) -> Record:
     score = score_answer(reply, item.answers)
     return {
         "id": item.id, "suite": item.suite, "condition": item.condition, "severity": item.severity,
-        "expect": item.expect, "reply": reply, "contained": score.contained, "exact": score.exact,
+        "expect": item.expect, "reply": reply, "contained": score.contained, "quoted": score.quoted,
+        "exact": score.exact,
         "f1": round(score.f1, 4), "abstained": score.abstained,
-        "wrong": bool(item.wrong) and contains_answer(reply, item.wrong),
+        "wrong": bool(item.wrong) and contains_answer(read_reply(reply).answer, item.wrong),
     }  # fmt: skip
 
 

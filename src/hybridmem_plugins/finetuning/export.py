@@ -1,4 +1,4 @@
-"""Hand a tuned model to other servers: a merged folder, or an adapter that vLLM loads as LoRA."""
+"""Hand a tuned model to other servers: a merged folder, an adapter that vLLM loads as LoRA, or a GGUF file."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hybridmem_plugins.errors import require
+from hybridmem_plugins.finetuning import gguf_file
 from hybridmem_plugins.generation import loading
 
-FORMS = ("merged", "vllm-lora")
+FORMS = ("merged", "vllm-lora", "gguf")
 
 
 def export(
@@ -25,30 +26,34 @@ def export(
 
     Args:
         adapter: Folder, hub id or the name of a shipped adapter.
-        output: Folder to write; it must not exist or be empty.
+        output: Folder to write, which must not exist or be empty; for `"gguf"` a new file.
         model: The base: hub id, folder or `.gguf` file; None is the bundled one.
         form: `"merged"`: a plain Hugging Face folder (vLLM, TGI, transformers; llama.cpp's `convert_hf_to_gguf.py`
             makes GGUF of it). `"vllm-lora"`: the base beside a float16 adapter, for
-            `vllm serve OUT/base --enable-lora --lora-modules NAME=OUT/adapter`.
+            `vllm serve OUT/base --enable-lora --lora-modules NAME=OUT/adapter`. `"gguf"`: one float16 file for
+            llama.cpp; the base must be a GGUF file of a Llama model, as the bundled one is.
         scale: Dial of the adapter, written into the weights: 0 is the base, 1 the adapter as trained.
 
     Returns:
-        The folder.
+        The folder or file.
 
     Raises:
-        ValueError: The form is unknown, or the folder is not empty.
+        ValueError: The form is unknown, the folder is not empty, the file exists, or the base cannot become GGUF.
         AdapterMismatchError: The adapter does not fit the base.
     """
     folder = Path(output)
     if form not in FORMS:
         msg = f"Unknown form {form!r}. Choose one of: {', '.join(FORMS)}."
         raise ValueError(msg)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
         msg = f"'{folder}' is not empty. Name a new folder."
         raise ValueError(msg)
+    source = gguf_file.check_source(model) if form == "gguf" else None
     base, tokenizer = loading.load_base(model, dtype="float32", device="cpu"), loading.load_tokenizer(model)
     tuned = loading.attach_adapter(base, "export", adapter, scale)
-    if form == "vllm-lora":
+    if source is not None:
+        gguf_file.write(tuned.merge_and_unload(), tokenizer, source, folder)
+    elif form == "vllm-lora":
         _write_lora(loading.resolve_adapter(adapter), folder / "adapter", scale)
         plain = tuned.unload()
         _write_model(plain, tokenizer, folder / "base")

@@ -31,7 +31,7 @@ def text_losses(local: LocalModel, texts: Sequence[str], batch_size: int = 16) -
         tokens = torch.tensor([ids[index] + [0] * (width - len(ids[index])) for index in part], device=device)
         mask = torch.tensor([[1] * len(ids[index]) + [0] * (width - len(ids[index])) for index in part], device=device)
         with torch.inference_mode():
-            states = guarding.hidden_states(local.model, tokens, mask)
+            states = guarding.hidden_states(local.model, tokens)
             chosen = mask[:, 1:].bool()
             losses = torch.nn.functional.cross_entropy(
                 guarding.head(local.model, states[:, :-1][chosen]), tokens[:, 1:][chosen], reduction="none"
@@ -105,13 +105,10 @@ def agreement(local: LocalModel, rows: Sequence[Mapping[str, Any]], batch_size: 
         width = max(len(row.input_ids) for row in part)
         tokens = torch.tensor([row.input_ids + [0] * (width - len(row.input_ids)) for row in part], device=device)
         labels = torch.tensor([row.labels + [-100] * (width - len(row.labels)) for row in part], device=device)
-        mask = torch.tensor(
-            [[1] * len(row.input_ids) + [0] * (width - len(row.input_ids)) for row in part], device=device
-        )
         with torch.inference_mode():
-            tuned = guarding.hidden_states(local.model, tokens, mask)
+            tuned = guarding.hidden_states(local.model, tokens)
             with local.model.disable_adapter():
-                base = guarding.hidden_states(local.model, tokens, mask)
+                base = guarding.hidden_states(local.model, tokens)
             for position in range(len(part)):
                 chosen = labels[position, 1:] != -100
                 own = guarding.head(local.model, tuned[position, :-1][chosen]).log_softmax(-1)

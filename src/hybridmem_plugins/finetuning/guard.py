@@ -14,11 +14,19 @@ from hybridmem_plugins.errors import require
 _SPECIAL_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
 
 
-def hidden_states(model: Any, input_ids: Any, attention_mask: Any) -> Any:
-    """Return the last hidden states (batch, tokens, width) of a causal model, PEFT or plain."""
+def backbone(model: Any) -> Any:
+    """Return the layers without the head of a causal model, PEFT or plain."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    backbone = getattr(base, base.base_model_prefix)
-    return backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    return getattr(base, base.base_model_prefix)
+
+
+def hidden_states(model: Any, input_ids: Any) -> Any:
+    """Return the last hidden states (batch, tokens, width) of a causal model, PEFT or plain.
+
+    Rows are padded on the right, where no token of a causal model looks: so no mask is needed, and the fast attention
+    kernels, which take none, can run.
+    """
+    return backbone(model)(input_ids=input_ids, use_cache=False).last_hidden_state
 
 
 def check_head(model: Any) -> None:
@@ -43,21 +51,18 @@ def head(model: Any, states: Any) -> Any:
         return torch.nn.functional.linear(states.float(), layer.weight.float(), bias)
 
 
-def answer_loss(model: Any, states: Any, labels: Any) -> Any:
-    """Return the cross-entropy of the targets: mean over a row's tokens, then over rows, so that each answer counts.
+def answer_loss(model: Any, states: Any, targets: Any, weights: Any) -> Any:
+    """Return the weighted cross-entropy of the targets.
 
     Args:
         model: The model whose head makes the logits.
-        states: Hidden states (batch, tokens, width).
-        labels: Token ids (batch, tokens), -100 where there is no target.
+        states: Hidden states (positions, width) at the places that predict a target.
+        targets: Token ids (positions).
+        weights: Weights (positions): 1 over the row's targets and the rows, so that each answer counts alike.
     """
     torch = require("torch", "train")
-    shifted = labels[:, 1:]
-    wanted = shifted != -100
-    logits = head(model, states[:, :-1][wanted])
-    losses = torch.nn.functional.cross_entropy(logits, shifted[wanted], reduction="none")
-    weights = (1.0 / wanted.sum(dim=1, keepdim=True).clamp(min=1)).expand_as(wanted)[wanted]
-    return (losses * weights).sum() / wanted.any(dim=1).sum().clamp(min=1)
+    losses = torch.nn.functional.cross_entropy(head(model, states), targets, reduction="none")
+    return (losses * weights).sum()
 
 
 def kl_to_base(model: Any, states: Any, base_states: Any) -> Any:
@@ -73,25 +78,3 @@ def kl_to_base(model: Any, states: Any, base_states: Any) -> Any:
     with torch.no_grad():
         base = torch.log_softmax(head(model, base_states), dim=-1)
     return torch.nn.functional.kl_div(tuned, base, reduction="batchmean", log_target=True)
-
-
-def pick_positions(guard: Any, count: int, seed: int) -> Any:
-    """Choose at most `count` of the guarded positions and return them as a mask like `guard`.
-
-    The choice depends on the seed alone, so that a resumed run makes the ones it would have made.
-
-    Args:
-        guard: 1 where a position may be chosen (batch, tokens).
-        count: Most positions to choose.
-        seed: Seed of the choice.
-    """
-    torch = require("torch", "train")
-    flat = guard.reshape(-1).bool().cpu()
-    candidates = flat.nonzero().squeeze(1)
-    if len(candidates) > count:
-        generator = torch.Generator()
-        generator.manual_seed(seed)
-        candidates = candidates[torch.randperm(len(candidates), generator=generator)[:count]]
-    chosen = torch.zeros_like(flat)
-    chosen[candidates] = True
-    return chosen.reshape(guard.shape).to(guard.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,61 +14,93 @@ if TYPE_CHECKING:
     from hybridmem_plugins.finetuning.trainer import TrainConfig
 
 
-def collate(rows: Sequence[EncodedRow], held: Sequence[EncodedRow], pad_id: int) -> dict[str, Any]:
-    """Pad rows with answers, and after them guard rows, to one width, on the right.
+def collate(
+    rows: Sequence[EncodedRow], held: Sequence[EncodedRow], pad_id: int, config: TrainConfig, step: int
+) -> dict[str, Any]:
+    """Put rows with answers, and guard rows after them, into one batch, with the places that a loss is computed at.
 
-    One forward pass over both costs some padding and saves a second pass: a small model's step is bound by the number
-    of kernels it launches.
+    Guard rows are strung together up to the width of the answer rows, so that short ones cost no padding. Padding is
+    on the right, where no token looks, so that attention needs no mask. All places are found here, on the CPU: looking
+    for them on the GPU would make it wait in every step.
 
     Args:
         rows: At least one row with targets.
         held: Guard rows.
         pad_id: Token to pad with.
+        config: Weights and sizes of the guard.
+        step: Number of the batch; with the seed, it picks the guarded places.
+
+    Returns:
+        `input_ids` (rows, tokens); `answer_at`, `answer_to`, `answer_weight`: flat places, targets and weights that sum
+        to 1; `reference`: the rows that the base is run on; `kl_at`, `kl_reference_at`: flat places in the batch and,
+        in the same order, in the reference rows.
     """
     torch = require("torch", "train")
-    both = [*rows, *held]
-    width = max(len(row.input_ids) for row in both)
-    fills = {"input_ids": pad_id, "labels": IGNORED, "guard": 0}
-    batch = {
-        key: torch.tensor([getattr(row, key) + [fill] * (width - len(row.input_ids)) for row in both])
-        for key, fill in fills.items()
+    width = max(len(row.input_ids) for row in rows)
+    strips = _strips(held, width) if config.kl_weight else []
+    filled = [(row.input_ids, row.guard) for row in rows] + strips
+    answers = [
+        (number * width + place - 1, label, 1.0 / _targets(row) / len(rows))
+        for number, row in enumerate(rows)
+        for place, label in enumerate(row.labels)
+        if label != IGNORED
+    ]
+    count = max(1, -(-config.kl_rows // config.micro_batches))
+    prompts = list(range(min(len(rows), count))) if config.kl_weight else []
+    held_numbers = list(range(len(rows), len(filled)))
+    rng = random.Random(f"{config.seed} {step}")
+    picked = [
+        place
+        for numbers in (prompts, held_numbers)
+        for place in _pick(filled, numbers, max(1, config.kl_tokens // config.micro_batches), rng)
+    ]
+    order = {number: position for position, number in enumerate([*prompts, *held_numbers])}
+    return {
+        "input_ids": torch.tensor([ids + [pad_id] * (width - len(ids)) for ids, _ in filled]),
+        "answer_at": torch.tensor([place for place, _, _ in answers]),
+        "answer_to": torch.tensor([label for _, label, _ in answers]),
+        "answer_weight": torch.tensor([weight for _, _, weight in answers]),
+        "reference": torch.tensor(list(order), dtype=torch.long),
+        "kl_at": torch.tensor([number * width + place for number, place in picked], dtype=torch.long),
+        "kl_reference_at": torch.tensor([order[number] * width + place for number, place in picked], dtype=torch.long),
     }
-    batch["attention_mask"] = torch.tensor(
-        [[1] * len(row.input_ids) + [0] * (width - len(row.input_ids)) for row in both]
-    )
-    batch["held"] = torch.tensor([0] * len(rows) + [1] * len(held))
-    return batch
 
 
-def guarded_loss(model: Any, inputs: dict[str, Any], config: TrainConfig, step: int) -> tuple[Any, Any, Any]:
+def _targets(row: EncodedRow) -> int:
+    return sum(label != IGNORED for label in row.labels)
+
+
+def _strips(held: Sequence[EncodedRow], width: int) -> list[tuple[list[int], list[int]]]:
+    """String guard rows together, none longer than the width; what is over it starts the next strip."""
+    ids = [token for row in held for token in row.input_ids]
+    guard = [flag for row in held for flag in row.guard]
+    return [(ids[at : at + width], [*guard[at : at + width - 1], 0]) for at in range(0, len(ids), width)]
+
+
+def _pick(
+    filled: Sequence[tuple[list[int], list[int]]], numbers: Sequence[int], count: int, rng: random.Random
+) -> list[tuple[int, int]]:
+    """Choose at most `count` of the guarded places in some rows."""
+    places = [(number, place) for number in numbers for place, flag in enumerate(filled[number][1]) if flag]
+    return sorted(rng.sample(places, count)) if len(places) > count else places
+
+
+def guarded_loss(model: Any, inputs: dict[str, Any], config: TrainConfig) -> tuple[Any, Any, Any]:
     """Return the loss of a batch, and its two parts: the answers' cross-entropy and the KL to the base.
 
     Args:
         model: PEFT model in training mode.
         inputs: A batch that `collate` made.
         config: Weights and sizes of the guard.
-        step: Number of the optimiser step; it picks the guarded positions.
     """
     torch = require("torch", "train")
-    states = guarding.hidden_states(model, inputs["input_ids"], inputs["attention_mask"])
-    answers = guarding.answer_loss(model, states, inputs["labels"])
-    nothing = torch.zeros((), device=answers.device)
-    held = inputs["held"].bool()
-    prompts = min(int((~held).sum()), -(-config.kl_rows // config.micro_batches))
-    guarded = held.clone()
-    guarded[:prompts] = True
-    if not config.kl_weight or not guarded.any():
-        return answers, answers.detach(), nothing
-    count, seed = max(1, config.kl_tokens // config.micro_batches), 1_000_003 * config.seed + 2 * step
-    chosen = [
-        guarding.pick_positions(inputs["guard"][rows], count, seed + number)
-        for number, rows in enumerate((guarded & ~held, held))
-        if rows.any()
-    ]
-    picked = torch.cat(chosen)
+    states = guarding.hidden_states(model, inputs["input_ids"]).flatten(0, 1)
+    answers = guarding.answer_loss(model, states[inputs["answer_at"]], inputs["answer_to"], inputs["answer_weight"])
+    if not len(inputs["kl_at"]):
+        return answers, answers.detach(), torch.zeros((), device=answers.device)
     with torch.no_grad(), model.disable_adapter():
-        reference = guarding.hidden_states(model, inputs["input_ids"][guarded], inputs["attention_mask"][guarded])
-    kl = guarding.kl_to_base(model, states[guarded][picked], reference[picked])
+        reference = guarding.hidden_states(model, inputs["input_ids"][inputs["reference"]]).flatten(0, 1)
+    kl = guarding.kl_to_base(model, states[inputs["kl_at"]], reference[inputs["kl_reference_at"]])
     return answers + config.kl_weight * kl, answers.detach(), kl.detach()
 
 
@@ -86,12 +119,14 @@ def make_guarded_trainer(
         model: Plain causal model.
         tokenizer: Its tokenizer.
         arguments: TRL's `SFTConfig`.
-        dataset: Order of training: `kind` (0 with an answer, 1 guard) and `row` (place in `rows[kind]`).
+        dataset: Order of training: `kind` (0 with an answer, 1 guard), `row` (place in `rows[kind]`) and `step` (number
+            of the batch).
         rows: Rows with answers, and guard rows.
         lora: PEFT configuration.
         config: Weights and sizes of the guard.
     """
     torch, base = require("torch", "train"), require("trl", "train").SFTTrainer
+    keep_dtype = require("peft.helpers", "train").disable_input_dtype_casting
 
     class GuardedSFTTrainer(base):  # type: ignore[misc,valid-type]
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -101,8 +136,9 @@ def make_guarded_trainer(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             peft_model = self.accelerator.unwrap_model(model)
-            with self.accelerator.autocast():
-                loss, answers, kl = guarded_loss(peft_model, inputs, config, self.state.global_step)
+            # The adapter is float32 and autocast makes it bfloat16: turning its inputs to float32 first is for nothing.
+            with self.accelerator.autocast(), keep_dtype(peft_model):
+                loss, answers, kl = guarded_loss(peft_model, inputs, config)
             self._metrics["train"]["answer_loss"].append(answers)
             self._metrics["train"]["kl"].append(kl)
             return (loss, None) if return_outputs else loss
@@ -120,7 +156,7 @@ def make_guarded_trainer(
 
     def gather(records: list[dict[str, int]]) -> dict[str, Any]:
         answered, held = ([rows[kind][r["row"]] for r in records if r["kind"] == kind] for kind in (0, 1))
-        return collate(answered, held, pad_id)
+        return collate(answered, held, pad_id, config, records[0]["step"])
 
     trainer = GuardedSFTTrainer(
         model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer, peft_config=lora,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
-from hybridmem_plugins.augmentation.templates import is_abstention
+from hybridmem_plugins.augmentation.templates import read_reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +17,16 @@ class AnswerScore:
     """How good one reply is.
 
     Attributes:
-        contained: A gold answer occurs in the reply, on token boundaries.
+        contained: A gold answer occurs in the reply, on token boundaries; where the reply quotes a sentence before it
+            answers, in the answer alone.
+        quoted: A gold answer occurs anywhere in the reply, the quoted sentence included.
         exact: The normalised reply is a gold answer.
         f1: Token overlap with the best gold answer, in [0, 1] (SQuAD's).
         abstained: The reply declines to answer.
     """
 
     contained: bool
+    quoted: bool
     exact: bool
     f1: float
     abstained: bool
@@ -35,13 +38,15 @@ def score_answer(reply: str, answers: Sequence[str]) -> AnswerScore:
     >>> score_answer("It was Ada Lovelace.", ["Ada Lovelace"]).contained
     True
     """
-    words = normalise_answer(reply)
+    said = read_reply(reply)
+    words = normalise_answer(said.answer)
     golds = [normalise_answer(answer) for answer in answers]
     return AnswerScore(
-        contained=contains_answer(reply, answers),
+        contained=contains_answer(said.answer, answers),
+        quoted=contains_answer(reply, answers),
         exact=words in golds,
         f1=max((_f1(words.split(), gold.split()) for gold in golds), default=0.0),
-        abstained=is_abstention(reply),
+        abstained=said.abstained,
     )
 
 

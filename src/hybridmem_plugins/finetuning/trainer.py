@@ -39,6 +39,7 @@ class TrainConfig:
         save_steps: Steps between checkpoints to resume from; 0 for none.
         bf16: Compute in bfloat16; None does where CUDA is there.
         gradient_checkpointing: Recompute activations to save memory.
+        compile: Compile the decoder layers (`torch.compile`): takes a minute, and pays in long runs on a GPU.
         save_dtype: Precision of the saved adapter, `"float32"` or, at half the size, `"float16"`.
     """
 
@@ -61,6 +62,7 @@ class TrainConfig:
     save_steps: int = 0
     bf16: bool | None = None
     gradient_checkpointing: bool = False
+    compile: bool = False
     save_dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -202,15 +204,17 @@ class Trainer:
         guard_order = arrange(lengths, beside, max(1, need), config.seed + 1) if beside else []
         parts = config.micro_batches if size == config.batch_size else 1
         self._rows = [rows, guards]
-        picked: list[tuple[int, int]] = []
+        picked: list[tuple[int, int, int]] = []
         for step in range(steps):
             batch = order[step * size : (step + 1) * size]
             held = guard_order[step * beside : (step + 1) * beside]
             for part in range(parts):
-                picked += [(0, index) for index in batch[part::parts]] + [(1, index) for index in held[part::parts]]
+                number = step * parts + part
+                picked += [(0, index, number) for index in batch[part::parts]]
+                picked += [(1, index, number) for index in held[part::parts]]
         self._parts = parts
         # The data set holds places only: writing all tokens to Arrow takes longer than training on some of them.
-        columns = {"kind": [kind for kind, _ in picked], "row": [index for _, index in picked]}
+        columns = {name: [entry[at] for entry in picked] for at, name in enumerate(("kind", "row", "step"))}
         return require("datasets", "train").Dataset.from_dict(columns), (size + beside) // parts
 
     def _trainer(self, dataset: Any, step_rows: int, progress: bool, max_steps: int | None) -> Any:
@@ -227,13 +231,13 @@ class Trainer:
             output_dir=str(self.output), num_train_epochs=1, max_steps=max_steps or -1,
             per_device_train_batch_size=step_rows, gradient_accumulation_steps=self._parts,
             learning_rate=config.learning_rate, lr_scheduler_type="cosine",
-            warmup_steps=round(config.warmup * steps), weight_decay=config.weight_decay,
+            warmup_steps=round(config.warmup * min(steps, max_steps or steps)), weight_decay=config.weight_decay,
             optim="adamw_torch_fused" if on_gpu else "adamw_torch", max_grad_norm=1.0,
             bf16=bf16, use_cpu=not on_gpu, seed=config.seed, data_seed=config.seed, report_to="none", logging_steps=10,
             save_strategy="steps" if config.save_steps else "no", save_steps=config.save_steps or 500,
             save_total_limit=2, gradient_checkpointing=config.gradient_checkpointing,
             dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False, max_length=None,
-            disable_tqdm=not progress, dataloader_pin_memory=on_gpu,
+            disable_tqdm=not progress, dataloader_pin_memory=on_gpu, logging_nan_inf_filter=False,
         )  # fmt: skip
         lora = peft.LoraConfig(
             r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, task_type="CAUSAL_LM",
@@ -241,7 +245,11 @@ class Trainer:
             else list(config.target_modules),
         )  # fmt: skip
         require("transformers", "train").set_seed(config.seed)
-        return make_guarded_trainer(self.model, self.tokenizer, arguments, dataset, self._rows, lora, config)
+        trainer = make_guarded_trainer(self.model, self.tokenizer, arguments, dataset, self._rows, lora, config)
+        if config.compile:
+            for layer in guarding.backbone(trainer.model).layers:
+                layer.compile(dynamic=True)
+        return trainer
 
     def _cast(self, file: Path) -> None:
         if self.config.save_dtype != "float32":

@@ -6,7 +6,7 @@ lost, and an abandoned stream holds no lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +28,7 @@ class GenerationSettings:
         stop: Strings before which the text ends; they may span any number of tokens.
         seed: Seed of the sampling; None draws a new one. Each row of a batch uses it afresh, so that a batch gives
             what its rows would give alone.
+        first_token_bias: Token id to what is added to its logit at the start of the text, and there alone.
     """
 
     max_new_tokens: int = 256
@@ -37,6 +38,7 @@ class GenerationSettings:
     repetition_penalty: float = 1.0
     stop: Sequence[str] | str = ()
     seed: int | None = None
+    first_token_bias: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", check_stop(self.stop))
@@ -110,6 +112,8 @@ class _Sampler:
                 self.generators.append(generator)
 
     def __call__(self, logits: Any, rows: list[Row], indices: list[int]) -> list[int]:
+        for token, bias in self.settings.first_token_bias.items():
+            logits[[position for position, row in enumerate(rows) if not row.ids], token] += bias
         if self.settings.repetition_penalty != 1.0:
             for position, row in enumerate(rows):
                 self._penalise(logits[position], row)
@@ -161,7 +165,9 @@ class _Batch:
                 input_ids=self.ids, attention_mask=self.mask, position_ids=self.positions,
                 past_key_values=self.cache, use_cache=True, logits_to_keep=1,
             )  # fmt: skip
-            return out.logits[:, -1].float()
+            last = out.logits[:, -1].float()
+        # Outside of inference mode a tensor made in it cannot be changed in place; a copy can.
+        return last.clone()
 
     def advance(self, tokens: list[int]) -> None:
         """Drop finished rows once they are half of the batch, and queue the new tokens."""
@@ -216,3 +222,15 @@ def decode(
             return
         with turn():
             batch.advance(tokens)
+
+
+def first_logits(model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> Any:
+    """Return the float32 logits (prompts, vocabulary) of the first token after each prompt.
+
+    Args:
+        model: Causal language model in evaluation mode.
+        prompts: Token ids.
+        pad_id: Token to pad with, on the left.
+    """
+    rows = [Row(list(prompt), 1, str, GenerationSettings(), set()) for prompt in prompts]
+    return _Batch(model, rows, pad_id).logits()

@@ -42,6 +42,26 @@ def resolve_adapter(adapter: str | Path) -> str:
     return str(shipped) if (shipped / "adapter_config.json").is_file() else str(adapter)
 
 
+ANSWERING = "answering.json"
+"""File beside an adapter with `caution`: what was fitted for its refusals."""
+
+
+def adapter_caution(adapter: str | Path) -> float:
+    """Return the caution stored beside an adapter, 0 where there is none.
+
+    Raises:
+        ValueError: The file holds no number.
+    """
+    file = Path(resolve_adapter(adapter)) / ANSWERING
+    if not file.is_file():
+        return 0.0
+    try:
+        return float(json.loads(file.read_text(encoding="utf-8"))["caution"])
+    except (ValueError, TypeError, KeyError) as error:
+        msg = f"'{file}' must hold a JSON object with the number 'caution' ({error})."
+        raise ValueError(msg) from error
+
+
 def pick_device(device: str | None = None) -> str:
     """Return `device`, or the accelerator that is there (`cuda`, `mps`), or `cpu`."""
     if device is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hybridmem_plugins.augmentation.templates import get_template
+from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template
 from hybridmem_plugins.generation import loading
 from hybridmem_plugins.generation.chat import Message, render_chat, supports_tools
 from hybridmem_plugins.generation.decoding import GenerationSettings, Row, decode
@@ -103,6 +103,7 @@ class LocalModel:
         self.settings, self.batch_size = settings or GenerationSettings(), batch_size
         self.stop_ids = loading.stop_token_ids(tokenizer, model)
         self.default_adapter = BASE
+        self.cautions: dict[str, float] = {}
         self._adapters: list[str] = []
         self._active: str | None = None
         self._lock = threading.RLock()
@@ -136,6 +137,7 @@ class LocalModel:
             raise ValueError(msg)
         with self._lock:
             self.model = loading.attach_adapter(self.model, name, path, scale)
+            self.cautions[name] = loading.adapter_caution(path)
             self._adapters.append(name)
             self._active = None
 
@@ -254,17 +256,33 @@ class LocalModel:
             yield piece
 
     def answer(
-        self, question: str, passages: Sequence[Passage | str], *, template: str = "numbered", **options: Any
+        self,
+        question: str,
+        passages: Sequence[Passage | str],
+        *,
+        template: str = "numbered",
+        caution: float | None = None,
+        **options: Any,
     ) -> Generation:
         """Answer a question from passages, in the prompt form that the adapters were trained on.
+
+        `augmentation.templates.read_reply` takes the text apart: answer, cited passages, quoted sentence.
 
         Args:
             question: The question.
             passages: What was retrieved, best first; those that do not fit the context window are left out.
             template: Name in `augmentation.templates.TEMPLATES`.
+            caution: Dial of refusing, in nats added to the abstention's first token: higher refuses more often. None
+                takes what was fitted for the adapter (0 where nothing was).
             **options: See `generate`.
         """
-        return self.chat(self.rag_messages(question, passages, template=template), **options)
+        bias = self.caution_bias(options.get("adapter"), caution)
+        return self.chat(self.rag_messages(question, passages, template=template), first_token_bias=bias, **options)
+
+    def caution_bias(self, adapter: str | None = None, caution: float | None = None) -> dict[int, float]:
+        """Return the `first_token_bias` that a caution means; see `answer`."""
+        chosen = self.cautions.get(self._check_adapter(adapter), 0.0) if caution is None else caution
+        return {self._tokens(ABSTENTION)[0]: float(chosen)} if chosen else {}
 
     def rag_messages(
         self, question: str, passages: Sequence[Passage | str], *, template: str = "numbered"

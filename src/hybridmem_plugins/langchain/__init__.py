@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hybridmem_plugins.langchain.augmenter import NoisyContextAugmenter
     from hybridmem_plugins.langchain.chain import HybridChain, create_hybrid_chain
     from hybridmem_plugins.langchain.chat_model import FinetunedChatModel
+    from hybridmem_plugins.langchain.engine import GivenVectors, as_vector_engine
     from hybridmem_plugins.langchain.graph import (
         GraphDocumentExtractor,
         as_networkx,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "FinetunedChatModel": "chat_model",
+    "GivenVectors": "engine",
     "GraphDocumentExtractor": "graph",
     "HnswVectorStore": "vector_store",
     "HybridChain": "chain",
@@ -34,6 +36,7 @@ _HOMES = {
     "NoisyContextAugmenter": "augmenter",
     "RetrievalTraceHandler": "tracing",
     "as_networkx": "graph",
+    "as_vector_engine": "engine",
     "create_hybrid_chain": "chain",
     "documents_from_entity_graph": "graph",
     "to_networkx_entity_graph": "graph",
@@ -42,6 +45,7 @@ _HOMES = {
 
 __all__ = [
     "FinetunedChatModel",
+    "GivenVectors",
     "GraphDocumentExtractor",
     "HnswVectorStore",
     "HybridChain",
@@ -49,6 +53,7 @@ __all__ = [
     "NoisyContextAugmenter",
     "RetrievalTraceHandler",
     "as_networkx",
+    "as_vector_engine",
     "create_hybrid_chain",
     "documents_from_entity_graph",
     "to_networkx_entity_graph",

@@ -12,6 +12,7 @@ from hybridmem_plugins.errors import require
 
 if TYPE_CHECKING:
     from hybridmem_plugins.llama_index.augmenter import NoisyContextAugmenter, NoisyContextPostprocessor
+    from hybridmem_plugins.llama_index.engine import as_vector_engine
     from hybridmem_plugins.llama_index.graph_store import NetworkXPropertyGraphStore
     from hybridmem_plugins.llama_index.llm import FinetunedLLM
     from hybridmem_plugins.llama_index.query_engine import HybridQueryEngine
@@ -28,6 +29,7 @@ _HOMES = {
     "NoisyContextAugmenter": "augmenter",
     "NoisyContextPostprocessor": "augmenter",
     "RetrievalTraceHandler": "tracing",
+    "as_vector_engine": "engine",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "NoisyContextAugmenter",
     "NoisyContextPostprocessor",
     "RetrievalTraceHandler",
+    "as_vector_engine",
 ]
 
 

@@ -113,12 +113,14 @@ class Caches:
     Args:
         graph: The relational tier.
         engine: See `VectorIndex`.
+        make_vectors: Makes the vector tier for a length of vectors; None makes a `VectorIndex`.
     """
 
-    def __init__(self, graph: GraphTier, engine: Engine) -> None:
+    def __init__(self, graph: GraphTier, engine: Engine, make_vectors: Callable[[int], Any] | None = None) -> None:
         self.graph = graph
         graph.find_phrases = self._rows_with_phrases
         self._engine = engine
+        self._make_vectors = make_vectors
         self.vectors: VectorIndex | None = None
         self.lexical: LexicalIndex = LexicalIndex()
         self.metadata = MetadataIndex()
@@ -151,7 +153,8 @@ class Caches:
     def vector_index(self, dimension: int) -> VectorIndex:
         """Return the vector tier, made when the dimension is known."""
         if self.vectors is None:
-            self.vectors = VectorIndex(dimension, engine=self._engine)
+            make = self._make_vectors
+            self.vectors = VectorIndex(dimension, engine=self._engine) if make is None else make(dimension)
         return self.vectors
 
     def clear(self) -> None:
@@ -280,6 +283,8 @@ class Caches:
         self.row_of.update((identity, row) for row, identity in ids)
 
     def _open_vectors(self, snapshot: Snapshot, folder: Path | None, live: Rows, dimension: int) -> VectorIndex:
+        if self._make_vectors is not None:
+            return self.vector_index(dimension)
         index = VectorIndex(dimension, engine=self._engine)
         if folder is not None and not self._load(index, snapshot, folder, "vector index", len(live)):
             index = VectorIndex(dimension, engine=self._engine)

@@ -244,6 +244,13 @@ class Transaction(Snapshot):
             raise self._errors.translate(error) from error
         return version
 
+    def keep(self) -> None:
+        """Make changes of the meta table permanent; no passage has changed, so the version stays."""
+        try:
+            self.connection.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise self._errors.translate(error) from error
+
     def set_meta(self, key: str, value: Any) -> None:
         """Store a value of the meta table."""
         self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, value)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,9 +15,10 @@ from numpy.typing import ArrayLike
 from hybridmem_plugins.errors import EmbedderMismatchError
 from hybridmem_plugins.extraction.model import Extractor
 from hybridmem_plugins.memory.caches import Caches, GraphTier, to_passage
-from hybridmem_plugins.memory.coordinator import Coordinator
+from hybridmem_plugins.memory.coordinator import Added, Coordinator
 from hybridmem_plugins.memory.embedding import Embedder, check_embedder, fingerprint
 from hybridmem_plugins.memory.filters import Filter, compile_filter
+from hybridmem_plugins.memory.following import FilteredMask, Following, VectorMaker
 from hybridmem_plugins.memory.inspection import CheckReport, check_store, export_passages
 from hybridmem_plugins.memory.journal import Journal
 from hybridmem_plugins.memory.lexical import LexicalIndex
@@ -42,6 +44,8 @@ class MemoryStore:
         engine: See `VectorIndex`.
         batch_size: Passages embedded and extracted at once.
         read_only: Refuse writing; None finds out from the file's permissions.
+        vectors: Makes a vector tier that lies in a database (see `hybridmem_plugins.engines.vectors`); None holds the
+            vectors in memory.
 
     Raises:
         MemoryFormatError: The folder is no memory, is damaged, or was written by a newer version.
@@ -59,17 +63,22 @@ class MemoryStore:
         engine: Engine = "auto",
         batch_size: int = 512,
         read_only: bool | None = None,
+        vectors: VectorMaker | None = None,
     ) -> None:
         self.embedder = embedder
         self.extractor = extractor
         self._batch_size = batch_size
         self._fingerprint: str | None = None
-        self._caches = Caches(graph, engine)
+        self._caches = Caches(graph, engine, None if vectors is None else partial(self._make_vectors, vectors))
         self._journal = Journal(None if path is None else Path(path), read_only=read_only, write_timeout=write_timeout)
+        self._following: Following | None = None
         self._coordinator = Coordinator(self._journal, self._caches, write_timeout)
         try:
             self._check_embedder()
             self._coordinator.open()
+            if vectors is not None:
+                self._following = Following(vectors.name, self._journal, self._caches)
+                self._following.open()
         except BaseException:
             self._coordinator.closed = True
             self._journal.close()
@@ -190,7 +199,8 @@ class MemoryStore:
             return None
         with self._coordinator.reading() as snapshot:
             if not callable(query):
-                return self.metadata.mask(query)
+                mask = self.metadata.mask(query)
+                return mask if self._following is None else FilteredMask.of(mask, query)
             predicate = compile_filter(query)
             mask = self.metadata.live()
             for row, text in snapshot.query("SELECT row, metadata FROM passages"):
@@ -286,7 +296,7 @@ class MemoryStore:
             found = transaction.records_by_id(_storable(checked))
             if found:
                 transaction.delete([record.row for record in found.values()])
-                self._coordinator.commit(transaction, [record.row for record in found.values()])
+                self._commit(transaction, [record.row for record in found.values()])
         return [identity for identity in checked if identity in found]
 
     def delete_where(self, query: Filter) -> list[str]:
@@ -308,7 +318,7 @@ class MemoryStore:
             found = {row: identity for row, identity, text in lines if predicate(json.loads(text))}
             if found:
                 transaction.delete(list(found))
-                self._coordinator.commit(transaction, list(found))
+                self._commit(transaction, list(found))
         return sorted(found.values())
 
     def compact(self) -> bool:
@@ -370,8 +380,24 @@ class MemoryStore:
             removed = [row for _, row in changed if row is not None]
             transaction.delete(removed)
             rows = transaction.insert(records)
-            self._coordinator.commit(transaction, removed, (rows, batch, vectors))
+            self._commit(transaction, removed, (rows, batch, vectors))
         return []
+
+    def _commit(self, transaction: Transaction, removed: list[int], added: Added | None = None) -> None:
+        if self._following is not None:
+            self._following.before(transaction, removed, added)
+        self._coordinator.commit(transaction, removed, added)
+        if self._following is not None:
+            self._following.after()
+
+    def _make_vectors(self, make: VectorMaker, dimension: int) -> Any:
+        def read(rows: Sequence[int]) -> dict[int, bytes]:
+            with self._coordinator.reading() as snapshot:
+                return snapshot.vector_bytes(rows)
+
+        with self._journal.snapshot() as snapshot:
+            memory = snapshot.meta("memory")
+        return make(memory, dimension, read, lambda: self._caches.lexical.rows())
 
     def _check_vectors(self, transaction: Transaction, dimension: int) -> None:
         """Compare new vectors with those stored, or note down what the first ones are like."""

@@ -18,8 +18,11 @@ MOST_CITED = 3
 POLAR = frozenset({"yes", "no"})
 """Answers that stand in no source even when they are right."""
 
+DISAGREEMENT = "passages disagree"
+"""Part of what a reply says that sets two readings side by side, each in “quotation marks”."""
+
+_QUOTED = re.compile("“([^”]+)”")
 _STEM = 5
-_HEAD = re.compile(r"\s*(?:\[\d{1,3}\]\s*)+")
 _MARK = re.compile(r"\s*\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 _COMMON = frozenset(
     "of in on at to for from by with and or but as is are was were be been being it its this that these those there "
@@ -39,37 +42,6 @@ class Support:
 
     numbers: tuple[int, ...]
     share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A reply, taken apart.
-
-    Attributes:
-        answer: The answer proper.
-        cited: Numbers that stand at its head.
-        quote: The sentence that it quotes before the answer; else empty.
-    """
-
-    answer: str
-    cited: tuple[int, ...]
-    quote: str
-
-
-def take_apart(reply: str) -> Parts:
-    r"""Take apart a reply that cites and quotes before it answers; any other reply is all answer.
-
-    >>> take_apart("[2] She wrote it in 1843.\nAnswer: 1843")
-    Parts(answer='1843', cited=(2,), quote='She wrote it in 1843.')
-    >>> take_apart("1843").answer
-    '1843'
-    """
-    head = _HEAD.match(reply)
-    if head is None:
-        return Parts(reply.strip(), (), "")
-    quote, mark, answer = reply[head.end() :].rpartition("Answer: ")
-    cited = tuple(dict.fromkeys(int(number) for number in re.findall(r"\d+", head[0])))
-    return Parts(answer.strip(), cited, quote.strip() if mark else "")
 
 
 def split_marks(reply: str, count: int) -> tuple[str, list[int]]:
@@ -104,7 +76,7 @@ def find_support(question: str, text: str, passages: Sequence[Passage], claimed:
     A source holds it when the normalised answer occurs in its title or text. A reply of several words that stands
     nowhere as it is may be a sentence of the model's own: then the sources that hold most of its telling words (those
     that are neither common nor the question's) are cited, and together have to hold `FOUND_SHARE` of them. Of an
-    answer that begins with yes or no, the rest is looked for.
+    answer that begins with yes or no, the rest is looked for; of one that sets two readings side by side, each of them.
 
     Args:
         question: What was asked.
@@ -119,6 +91,11 @@ def find_support(question: str, text: str, passages: Sequence[Passage], claimed:
     asked = set(normalise_answer(question).split())
     if (start := normalise_answer(text).split(" ", 1)[0]) in POLAR:
         text = text.strip()[len(start) :].strip(" ,.;:-–—") or text
+    spans = _QUOTED.findall(text) if DISAGREEMENT in text else []
+    if spans:
+        holders = [[n for n, held in enumerate(texts, 1) if contains_answer(held, [span])] for span in spans]
+        cited = tuple(dict.fromkeys(numbers[0] for numbers in holders if numbers))
+        return Support(cited if all(holders) else (), sum(map(bool, holders)) / len(spans))
     whole = [number for number, held in enumerate(texts, 1) if contains_answer(held, [text])]
     if whole:
         best = sorted(whole, key=lambda number: (number not in claimed, -_shared(asked, texts[number - 1]), number))

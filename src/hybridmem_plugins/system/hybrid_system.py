@@ -12,13 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from hybridmem_plugins.augmentation.templates import ABSTENTION, is_abstention
+from hybridmem_plugins.augmentation.templates import ABSTENTION, is_abstention, read_reply
 from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 from hybridmem_plugins.system.answer import Answer
-from hybridmem_plugins.system.citing import find_support, is_polar, split_marks, take_apart
+from hybridmem_plugins.system.citing import find_support, is_polar, split_marks
 from hybridmem_plugins.system.models import LocalChat, Reply, as_chat_model
 from hybridmem_plugins.system.retrievers import as_retriever, facts_about
 from hybridmem_plugins.system.synthesis import Context, Order, Synthesis
@@ -314,10 +314,10 @@ class HybridMemorySystem:
             return declined
         context = turn.context
         with turn.stage("citation"):
-            reply = take_apart(turn.reply.text)
+            reply = read_reply(turn.reply.text)
             text, marked = split_marks(reply.answer, len(context.sources))
             claimed = [number for number in (*reply.cited, *marked) if number <= len(context.sources)]
-            abstained, reason = is_abstention(text) or not text, "the model found no answer in its sources"
+            abstained, reason = is_abstention(turn.reply.text) or not text, "the model found no answer in its sources"
             numbers: tuple[int, ...] = ()
             if not abstained:
                 passages = [source.passage for source in context.sources]

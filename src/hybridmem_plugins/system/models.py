@@ -160,7 +160,8 @@ class LocalChat:
             yield piece if isinstance(piece, str) else _told(piece)
 
     def _options(self) -> dict[str, Any]:
-        return {"adapter": self.adapter, "max_new_tokens": self.max_new_tokens}
+        bias = self.local.caution_bias(self.adapter)
+        return {"adapter": self.adapter, "max_new_tokens": self.max_new_tokens, "first_token_bias": bias}
 
 
 def _told(generation: Generation) -> Reply:

@@ -234,7 +234,7 @@ class Connections:
         milliseconds = int(seconds * 1000)
         options = (
             f"-c search_path={schema},public -c statement_timeout={milliseconds + 250} -c lock_timeout={milliseconds} "
-            f"-c idle_in_transaction_session_timeout={max(60_000, 10 * milliseconds)}"
+            f"-c idle_in_transaction_session_timeout={max(60_000, 10 * milliseconds)} -c jit=off"
         )
         try:
             connection: psycopg.Connection[Any] = _limited_connection().connect(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,15 +18,14 @@ COLUMNS = "p.row, p.id, p.title, p.text, p.metadata, p.words, v.vector"
 
 
 class Met(NamedTuple):
-    """A passage that a question has met."""
+    """A passage that a question has met; its vector is as it was stored."""
 
     id: str
     title: str | None
     text: str
     metadata: str
-    counts: Counter[str]
-    length: int
-    unit: NDArray[np.float32]
+    tokens: list[str]
+    vector: NDArray[np.float32]
 
     def passage(self) -> Passage:
         """Return the passage as its user knows it."""
@@ -57,8 +55,7 @@ class MetRows:
         for row, identity, title, text, metadata, words, vector in lines:
             rows.append(row)
             if row not in self._met:
-                tokens = words.split()
-                self._met[row] = Met(identity, title, text, metadata, Counter(tokens), len(tokens), _unit(vector))
+                self._met[row] = Met(identity, title, text, metadata, words.split(), vector)
         return rows
 
     def of(self, rows: Sequence[int]) -> list[Met]:
@@ -75,22 +72,22 @@ class MetRows:
     def units(self, rows: Sequence[int], dimension: int) -> Floats:
         """Return unit vectors, shape `(rows, dimension)`."""
         met = self.of(rows)
-        return np.stack([one.unit for one in met]) if met else np.zeros((0, dimension), dtype=np.float32)
+        if not met:
+            return np.zeros((0, dimension), dtype=np.float32)
+        matrix = np.stack([one.vector for one in met])
+        # In float64, so that the square of a large finite number is finite, too.
+        lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
+        units: Floats = (matrix / lengths[:, None]).astype(np.float32)
+        return units
 
     def frequencies(self, rows: Sequence[int], terms: Sequence[str]) -> tuple[Floats, Floats]:
         """Return how often each term stands in each passage, shape `(rows, terms)`, and the passages' lengths."""
         met = self.of(rows)
-        counts = np.array([[one.counts.get(term, 0) for term in terms] for one in met], dtype=np.float32)
-        return counts.reshape(len(met), len(terms)), np.array([one.length for one in met], dtype=np.float32)
+        counts = np.array([[one.tokens.count(term) for term in terms] for one in met], dtype=np.float32)
+        return counts.reshape(len(met), len(terms)), np.array([len(one.tokens) for one in met], dtype=np.float32)
 
 
 def by_row(rows: Sequence[int]) -> Statement:
     """Return the statement that reads passages by row."""
     sql = f"SELECT {COLUMNS} FROM passages p JOIN vectors v ON v.row = p.row WHERE p.row = ANY(%s::bigint[])"
     return Statement(sql, [list(rows)])
-
-
-def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    # In float64, so that the square of a large finite number is finite, too.
-    unit: NDArray[np.float32] = (vector / np.linalg.norm(vector.astype(np.float64))).astype(np.float32)
-    return unit

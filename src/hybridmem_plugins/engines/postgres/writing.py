@@ -15,8 +15,9 @@ from hybridmem_plugins.engines.postgres.connection import Session, Statement
 from hybridmem_plugins.engines.postgres.schema import key
 from hybridmem_plugins.extraction.model import Extraction
 from hybridmem_plugins.memory.caches import Batch
-from hybridmem_plugins.memory.names import LONGEST_NAME, drawer, names_in, trivial
+from hybridmem_plugins.memory.names import LONGEST_NAME, drawer, names_in
 from hybridmem_plugins.memory.snapshot import NewRecord, Record
+from hybridmem_plugins.memory.titles import forms
 
 # Vectors up to which a scan is as fast as an index and finds everything.
 INDEX_FROM = 10_000
@@ -231,14 +232,7 @@ class Writer(StoredPassages):
 
     def _link_earlier(self, fresh: Sequence[str], last_row: int) -> None:
         """Link the passages that said a name before any passage defined it."""
-        phrases: list[tuple[str, list[str]]] = []
-        for name in fresh:
-            words = name.split(" ")
-            if len(words) > LONGEST_NAME or (len(words) == 1 and trivial(name)):
-                continue
-            phrases.append((name, words))
-            if len(words) > 1:
-                phrases.append((name, [*words[:-1], words[-1] + "s"]))
+        phrases = [(name, run) for name in fresh for run in forms(name)]
         for part in _chunks(phrases, 1000):
             self._link_phrases(part, last_row)
 
