@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from numpy.typing import ArrayLike
 
+from hybridmem_plugins.extraction.model import Extraction
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.memory.rows import Rows
 from hybridmem_plugins.passage import Passage
@@ -108,7 +109,12 @@ class Backend(Protocol):
         """Return the row of each id, None for unknown ids."""
         ...
 
-    def add(self, passages: Sequence[Passage], vectors: ArrayLike | None = None) -> list[str]:
+    def add(
+        self,
+        passages: Sequence[Passage],
+        vectors: ArrayLike | None = None,
+        extractions: Sequence[Extraction] | None = None,
+    ) -> list[str]:
         """Store passages in one step; return their ids."""
         ...
 

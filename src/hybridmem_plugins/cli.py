@@ -125,6 +125,10 @@ def index(
     memory: Annotated[Path, typer.Option(help="Folder of the memory; made if it is not there.", file_okay=False)],
     max_words: Annotated[int, typer.Option(min=1, help="Longest passage that a document is split into.")] = 180,
     all_skipped: Annotated[bool, typer.Option("--all-skipped", help="List everything that was skipped.")] = False,
+    engine: Annotated[
+        str | None, typer.Option(help="Who reads and embeds: `processes` of this machine or `ray`; none: this one.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="With --engine: how many; one a processor.")] = None,
 ) -> None:
     """Read Markdown, text, HTML and JSON lines into a memory.
 
@@ -147,7 +151,7 @@ def index(
     passages = cli_views.counted(found)
     if passages:
         started = time.perf_counter()
-        total = _store(passages, lengths, memory)
+        total = _store(passages, lengths, memory, engine, workers)
         cli_views.print_indexed(len(passages), time.perf_counter() - started, memory, total)
     cli_views.print_skipped(skipped, None if all_skipped else SKIPPED_SHOWN)
     if not passages:
@@ -155,16 +159,27 @@ def index(
         raise ValueError(msg)
 
 
-def _store(passages: list[Passage], lengths: dict[str, int], folder: Path) -> int:
+def _store(
+    passages: list[Passage], lengths: dict[str, int], folder: Path, engine: str | None, workers: int | None
+) -> int:
     """Add passages in batches under a progress bar, and return how many the memory then holds."""
     from hybridmem_plugins import HybridMemory, cli_views
+    from hybridmem_plugins.filling import fill
 
     stored = 0
     try:
         with HybridMemory(path=folder) as opened, cli_views.progress("Indexing", len(passages)) as advance:
-            for start in range(0, len(passages), BATCH):
-                stored += len(opened.add(passages[start : start + BATCH]))
-                advance(stored - start)
+
+            def stored_more(count: int) -> None:
+                nonlocal stored
+                stored += count
+                advance(count)
+
+            if engine is None:
+                for start in range(0, len(passages), BATCH):
+                    stored_more(len(opened.add(passages[start : start + BATCH])))
+            else:
+                fill(opened, passages, engine=engine, workers=workers, advance=stored_more)
             _forget_rest(opened, lengths)
             return len(opened)
     except KeyboardInterrupt:

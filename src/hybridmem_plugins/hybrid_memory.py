@@ -20,7 +20,7 @@ from hybridmem_plugins.backend import Backend, View
 from hybridmem_plugins.engines import is_address, open_engine
 from hybridmem_plugins.engines.vectors import ExternalTier, VectorEngine
 from hybridmem_plugins.extraction.builtin import BuiltinExtractor
-from hybridmem_plugins.extraction.model import Extractor
+from hybridmem_plugins.extraction.model import Extraction, Extractor
 from hybridmem_plugins.extraction.resolving import NameResolver, Resolver, ResolvingExtractor
 from hybridmem_plugins.extraction.tokens import name_key, words
 from hybridmem_plugins.memory.embedding import Embedder
@@ -121,12 +121,18 @@ class HybridMemory:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def add(self, passages: Sequence[Passage], vectors: ArrayLike | None = None) -> list[str]:
+    def add(
+        self,
+        passages: Sequence[Passage],
+        vectors: ArrayLike | None = None,
+        extractions: Sequence[Extraction] | None = None,
+    ) -> list[str]:
         """Store passages in one step; one whose id is stored already is replaced.
 
         Args:
             passages: What to store. Ids are derived from title, text and metadata where they are missing.
             vectors: Shape `(n, dimension)`; None asks the embedder.
+            extractions: What was read in each passage elsewhere (see `filling`); None asks the extractor.
 
         Returns:
             The ids, in order.
@@ -136,7 +142,7 @@ class HybridMemory:
             ValueError: An empty text, an id given twice, metadata that is not JSON, or bad vectors.
             MemoryLockedError: Another writer was busy for longer than the timeout.
         """
-        return self._store.add(passages, vectors)
+        return self._store.add(passages, vectors, extractions)
 
     def delete(self, ids: Sequence[str]) -> list[str]:
         """Forget passages with their vectors, names and edges; return the ids that were stored."""

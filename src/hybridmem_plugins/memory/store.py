@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hybridmem_plugins.errors import EmbedderMismatchError
-from hybridmem_plugins.extraction.model import Extractor
+from hybridmem_plugins.extraction.model import Extraction, Extractor
 from hybridmem_plugins.memory.caches import Caches, GraphTier, to_passage
 from hybridmem_plugins.memory.coordinator import Added, Coordinator
 from hybridmem_plugins.memory.embedding import Embedder, check_embedder, fingerprint
@@ -246,7 +246,12 @@ class MemoryStore:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def add(self, passages: Sequence[Passage], vectors: ArrayLike | None = None) -> list[str]:
+    def add(
+        self,
+        passages: Sequence[Passage],
+        vectors: ArrayLike | None = None,
+        extractions: Sequence[Extraction] | None = None,
+    ) -> list[str]:
         """Store passages in one step; one whose id is stored already replaces it.
 
         Everything is checked before anything is stored. A passage that is stored just so stays as it is.
@@ -254,6 +259,7 @@ class MemoryStore:
         Args:
             passages: What to store; ids are derived from title and text where they are missing.
             vectors: Shape `(n, dimension)`; None asks the embedder.
+            extractions: What was read in each passage; None asks the extractor.
 
         Returns:
             The ids, in order.
@@ -270,7 +276,7 @@ class MemoryStore:
         self._coordinator.check_open()
         if not entries:
             return []
-        preparation = Preparation(entries, vectors, self.embedder, self.extractor, self._batch_size)
+        preparation = Preparation(entries, vectors, self.embedder, self.extractor, self._batch_size, extractions)
         with self._journal.snapshot() as snapshot:
             missing = preparation.missing(snapshot)
         if missing and self.embedder is not None and self._fingerprint is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hybridmem_plugins.engines.postgres.connection import Statement
@@ -14,7 +15,19 @@ _COMPARISON = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _MOST_DOTS = 6
 
 
-def to_sql(query: Filter | None, column: str = "p.fields") -> Statement | None:
+@dataclass(frozen=True, slots=True)
+class Allowed(Statement):
+    """A filter as SQL over the passages `p`.
+
+    Attributes:
+        indexed: The same in words that the index over metadata knows, for finding all that is allowed. The planner
+            takes it for far narrower than most are, so that it is no good for testing what was found already.
+    """
+
+    indexed: Statement | None = None
+
+
+def to_sql(query: Filter | None, column: str = "p.fields") -> Allowed | None:
     """Turn a filter into a condition; None where it allows all.
 
     Args:
@@ -30,13 +43,15 @@ def to_sql(query: Filter | None, column: str = "p.fields") -> Statement | None:
     if callable(query):
         msg = "PostgreSQL cannot run a function as a filter; write it as a dict, as {'tenant': 'a'}"
         raise TypeError(msg)
-    return _expression(parse_filter(query), column)
+    expression = parse_filter(query)
+    plain = _expression(expression, column, indexed=False)
+    return Allowed(plain.sql, plain.parameters, _expression(expression, column, indexed=True))
 
 
-def _expression(expression: Expression, column: str) -> Statement:
+def _expression(expression: Expression, column: str, *, indexed: bool) -> Statement:
     if isinstance(expression, Condition):
-        return _condition(expression, column)
-    parts = [_expression(part, column) for part in expression.parts]
+        return _condition(expression, column, indexed=indexed)
+    parts = [_expression(part, column, indexed=indexed) for part in expression.parts]
     parameters = [value for part in parts for value in part.parameters]
     if expression.logic == "not":
         return Statement(f"NOT ({parts[0].sql})", parameters)
@@ -49,7 +64,7 @@ def _joined(expression: Combination, parts: list[Statement]) -> str:
     return "(" + f" {expression.logic.upper()} ".join(part.sql for part in parts) + ")"
 
 
-def _condition(condition: Condition, column: str) -> Statement:
+def _condition(condition: Condition, column: str, *, indexed: bool) -> Statement:
     value = _value(condition.key, column)
     operator, operand = condition.operator, condition.operand
     if operator == "$exists":
@@ -58,7 +73,7 @@ def _condition(condition: Condition, column: str) -> Statement:
         same = Statement(f"{value.sql} = %s::jsonb", [*value.parameters, _json(condition.key, operand)])
         if operator == "$ne":
             return Statement(f"NOT COALESCE({same.sql}, false)", same.parameters)
-        return _with_index(condition, column, same)
+        return _with_index(condition, column, same) if indexed else _certain(same)
     if operator in ("$in", "$nin"):
         items = [_json(condition.key, item) for item in operand]
         within = f"COALESCE({value.sql} = ANY(%s::jsonb[]), false)"
@@ -70,11 +85,16 @@ def _condition(condition: Condition, column: str) -> Statement:
 
 def _with_index(condition: Condition, column: str, same: Statement) -> Statement:
     """Let an equality use the index, which knows containment only."""
-    exact = f"COALESCE({same.sql}, false)"
+    exact = _certain(same)
     if "." in condition.key:
-        return Statement(exact, same.parameters)
+        return exact
     contained = _json(condition.key, {condition.key: condition.operand})
-    return Statement(f"({column} @> %s::jsonb AND {exact})", [contained, *same.parameters])
+    return Statement(f"({column} @> %s::jsonb AND {exact.sql})", [contained, *same.parameters])
+
+
+def _certain(comparison: Statement) -> Statement:
+    """Return a comparison that is false where a value is missing."""
+    return Statement(f"COALESCE({comparison.sql}, false)", comparison.parameters)
 
 
 def _contains(condition: Condition, value: Statement) -> Statement:

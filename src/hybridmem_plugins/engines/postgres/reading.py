@@ -109,7 +109,7 @@ class PostgresView:
     def matching(self, query: Filter | None) -> list[int]:
         """Return the rows that a filter allows, ascending."""
         allowed = to_sql(query)
-        where = Statement("true") if allowed is None else allowed
+        where = Statement("true") if allowed is None else allowed.indexed or allowed
         sql = f"SELECT p.row FROM passages p WHERE {where.sql} ORDER BY p.row"
         return [row for (row,) in self.ask(Statement(sql, where.parameters))[0]]
 
@@ -225,7 +225,8 @@ class PostgresVectors:
 
     def statement(self, query: Floats, k: int, allowed: Statement | None, columns: str) -> Statement:
         """Return the statement that finds the passages nearest to a vector."""
-        join, where = ("", Statement("true")) if allowed is None else ("JOIN passages p ON p.row = n.row", allowed)
+        where: Statement = Statement("true") if allowed is None else getattr(allowed, "indexed", None) or allowed
+        join = "" if allowed is None else "JOIN passages p ON p.row = n.row"
         if np.any(query):
             # The row decides between equals; an index gives no order among them, and would not be used.
             order = "n.vector <=> %s" + ("" if self._view.totals.indexed else ", n.row")

@@ -160,7 +160,12 @@ class PostgresStore:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def add(self, passages: Sequence[Passage], vectors: ArrayLike | None = None) -> list[str]:
+    def add(
+        self,
+        passages: Sequence[Passage],
+        vectors: ArrayLike | None = None,
+        extractions: Sequence[Extraction] | None = None,
+    ) -> list[str]:
         """Store passages in one transaction; as `MemoryStore.add`, which see.
 
         After an `EngineError` nothing is stored, unless the connection was cut in the very commit: add again, what is
@@ -172,7 +177,7 @@ class PostgresStore:
             check_storable(entry.id, entry.passage.title, entry.passage.text, entry.metadata_json)
         if not entries:
             return []
-        preparation = Preparation(entries, vectors, self.embedder, self.extractor, self._batch_size)
+        preparation = Preparation(entries, vectors, self.embedder, self.extractor, self._batch_size, extractions)
         with self._connections.reading() as session:
             missing = preparation.missing(StoredPassages(session))
         if missing and self.embedder is not None and self._fingerprint is None:
@@ -206,8 +211,9 @@ class PostgresStore:
         assert condition is not None
         with self._connections.writing() as session:
             writer = Writer(session)
-            sql = f"SELECT p.row, p.id FROM passages p WHERE {condition.sql}"
-            found = dict(session.ask(Statement(sql, condition.parameters))[0])
+            where = condition.indexed or condition
+            sql = f"SELECT p.row, p.id FROM passages p WHERE {where.sql}"
+            found = dict(session.ask(Statement(sql, where.parameters))[0])
             if found:
                 writer.delete(list(found))
                 writer.finish()
