@@ -171,3 +171,20 @@ def test_footprints_come_from_processes_of_their_own(folder: Path) -> None:
 def test_the_shipped_adapters_training_is_read_from_its_card() -> None:
     assert "hybridmem train" in training_of("smollm2-135m")
     assert training_of("base") == ""
+
+
+def test_the_command_passes_its_options_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from hybridmem_plugins.comparison import command, ways
+
+    seen: dict[str, Any] = {}
+
+    def stop(*_: Any, settings: Settings, **__: Any) -> None:
+        seen["settings"] = settings
+        raise InterruptedError
+
+    monkeypatch.setattr(ways, "load_model", lambda *_: Fixed())
+    monkeypatch.setattr(ways, "compare", stop)
+    with pytest.raises(InterruptedError):
+        command.compare(str(folder), tmp_path, k=3, budget=99, absent=0, max_new_tokens=7)
+    assert seen["settings"] == Settings(k=3, budget=99, max_new_tokens=7, absent=0)

@@ -49,7 +49,7 @@ def compare(
     if train_closed_book:
         closed_book = train(benchmark.passages, closed_book or output / "closed-book")
     local = load_model(adapter, closed_book)
-    settings = Settings(k, budget, max_new_tokens, absent)
+    settings = Settings(k=k, budget=budget, max_new_tokens=max_new_tokens, absent=absent)
     with cli_views.progress("Asking", len(WAYS) * (len(benchmark.questions) + absent)) as advance:
         done = [0]
 
