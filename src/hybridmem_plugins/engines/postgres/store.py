@@ -298,11 +298,13 @@ class PostgresStore:
 
     def _prepare(self) -> None:
         """Make the tables where they are missing, and refuse another embedder or a newer format."""
-        with self._connections.reading() as session:
-            sql = "SELECT to_regclass(%s) IS NOT NULL"
-            exists = session.ask(Statement(sql, [f"{self._address.schema}.state"]))[0][0][0]
-        if not exists:
-            self._create()
+        if not self._exists():
+            try:
+                self._create()
+            except EngineError:
+                # Somebody else made it at the same time: what this session knew of the catalogue was old.
+                if not self._exists():
+                    raise
         with self._connections.reading() as session:
             found, known = session.ask(Statement("SELECT format, embedder FROM state"))[0][0]
         if found != schema.FORMAT_VERSION:
@@ -311,6 +313,11 @@ class PostgresStore:
         if known is not None and self.embedder is not None:
             self._fingerprint = fingerprint(self.embedder)
             check_embedder(known, self._fingerprint)
+
+    def _exists(self) -> bool:
+        with self._connections.reading() as session:
+            sql = "SELECT to_regclass(%s) IS NOT NULL"
+            return bool(session.ask(Statement(sql, [f"{self._address.schema}.state"]))[0][0][0])
 
     def _create(self) -> None:
         name = self._address.schema
