@@ -110,7 +110,7 @@ def test_indexing_again_replaces_and_shrinks(tmp_path: Path) -> None:
 
 
 def test_demo_shows_hybrid_ahead(tmp_path: Path) -> None:
-    done = hybridmem("demo", cwd=tmp_path)
+    done = hybridmem("demo", "--no-answers", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "hybrid 5 of 5" in done.stdout
     assert not any(tmp_path.iterdir())
