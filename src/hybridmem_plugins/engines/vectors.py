@@ -20,7 +20,7 @@ from hybridmem_plugins.engines.address import without_secrets
 from hybridmem_plugins.engines.pushing import Push, pushed, shown
 from hybridmem_plugins.errors import EngineError
 from hybridmem_plugins.memory.rows import Mask, Rows, as_rows
-from hybridmem_plugins.memory.vectors import normalised
+from hybridmem_plugins.memory.vectors import normalised, unit_query
 
 Floats = NDArray[np.float32]
 
@@ -148,7 +148,7 @@ class ExternalVectors:
         if k < 1:
             msg = f"k must be at least 1, not {k}"
             raise ValueError(msg)
-        query = self._query(vector)
+        query = unit_query(vector, self.dimension)
         live = self.rows()
         if allowed is not None:
             inside = live[live < len(allowed)]
@@ -159,7 +159,7 @@ class ExternalVectors:
 
     def similarity(self, vector: ArrayLike, rows: Sequence[int] | Rows) -> Floats:
         """Return the cosine similarity of a vector to each row."""
-        similarities: Floats = np.einsum("ij,j->i", self.vectors(rows), self._query(vector))
+        similarities: Floats = np.einsum("ij,j->i", self.vectors(rows), unit_query(vector, self.dimension))
         return similarities
 
     def vectors(self, rows: Sequence[int] | Rows) -> Floats:
@@ -218,14 +218,3 @@ class ExternalVectors:
         """Return the row in an id; -1 where it is another memory's."""
         number = UUID(str(identity)).int
         return number & _ROW if number & ~_ROW == self._mark else -1
-
-    def _query(self, vector: ArrayLike) -> Floats:
-        query = np.asarray(vector, dtype=np.float32)
-        if query.shape != (self.dimension,):
-            msg = f"expected a vector of length {self.dimension}, got an array of shape {query.shape}"
-            raise ValueError(msg)
-        length = np.linalg.norm(query.astype(np.float64))
-        if not np.isfinite(length):
-            msg = "the query vector has NaN or infinite values"
-            raise ValueError(msg)
-        return (query / length).astype(np.float32) if length else query

@@ -61,6 +61,25 @@ def check_embedder(stored: str, current: str) -> None:
     raise EmbedderMismatchError(msg)
 
 
+def check_vectors(stored: int | None, known: str | None, dimension: int, current: str | None) -> None:
+    """Compare new vectors with those of a memory.
+
+    Args:
+        stored: Dimension of its vectors; None where there are none.
+        known: Fingerprint of their embedder; None where that is not known.
+        dimension: Dimension of the new ones.
+        current: Fingerprint of their embedder; None where they were given.
+
+    Raises:
+        EmbedderMismatchError: They differ.
+    """
+    if stored is not None and stored != dimension:
+        msg = f"this memory holds vectors of {stored} dimensions, not {dimension}"
+        raise EmbedderMismatchError(msg)
+    if known is not None and current is not None and known != current:
+        check_embedder(known, current)
+
+
 def embed(embedder: Embedder, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
     """Embed texts in batches.
 

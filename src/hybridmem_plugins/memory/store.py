@@ -12,11 +12,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hybridmem_plugins.errors import EmbedderMismatchError
 from hybridmem_plugins.extraction.model import Extraction, Extractor
 from hybridmem_plugins.memory.caches import Caches, GraphTier, to_passage
 from hybridmem_plugins.memory.coordinator import Added, Coordinator
-from hybridmem_plugins.memory.embedding import Embedder, check_embedder, fingerprint
+from hybridmem_plugins.memory.embedding import Embedder, check_embedder, check_vectors, fingerprint
 from hybridmem_plugins.memory.filters import Filter, compile_filter
 from hybridmem_plugins.memory.following import FilteredMask, Following, VectorMaker
 from hybridmem_plugins.memory.inspection import CheckReport, check_store, export_passages
@@ -407,19 +406,12 @@ class MemoryStore:
 
     def _check_vectors(self, transaction: Transaction, dimension: int) -> None:
         """Compare new vectors with those stored, or note down what the first ones are like."""
-        stored = transaction.meta("dimension")
+        stored, known = transaction.meta("dimension"), transaction.meta("embedder")
+        check_vectors(stored, known, dimension, self._fingerprint)
         if stored is None:
             transaction.set_meta("dimension", dimension)
-        elif stored != dimension:
-            msg = f"this memory holds vectors of {stored} dimensions, not {dimension}"
-            raise EmbedderMismatchError(msg)
-        if self._fingerprint is None:
-            return
-        known = transaction.meta("embedder")
-        if known is None:
+        if known is None and self._fingerprint is not None:
             transaction.set_meta("embedder", self._fingerprint)
-        elif known != self._fingerprint:
-            check_embedder(known, self._fingerprint)
 
 
 def _storable(ids: Sequence[str]) -> list[str]:

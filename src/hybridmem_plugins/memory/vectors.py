@@ -168,7 +168,7 @@ class VectorIndex:
         if k < 1:
             msg = f"k must be at least 1, not {k}"
             raise ValueError(msg)
-        query = self._query(vector)
+        query = unit_query(vector, self.dimension)
         mask = None if allowed is None else self._map.allowed_slots(allowed)
         count = len(self) if mask is None else int(np.count_nonzero(mask))
         k = min(k, count)
@@ -188,7 +188,7 @@ class VectorIndex:
         Raises:
             KeyError: A row is not in the index.
         """
-        return self._similarities(self._slots(rows), self._query(vector))
+        return self._similarities(self._slots(rows), unit_query(vector, self.dimension))
 
     def vectors(self, rows: Sequence[int] | Rows) -> Vectors:
         """Return the unit vectors of rows, shape `(n, dimension)`.
@@ -284,18 +284,6 @@ class VectorIndex:
             raise KeyError(msg)
         return slots
 
-    def _query(self, vector: ArrayLike) -> Vectors:
-        query = np.asarray(vector, dtype=np.float32)
-        if query.shape != (self.dimension,):
-            msg = f"expected a vector of length {self.dimension}, got an array of shape {query.shape}"
-            raise ValueError(msg)
-        length = np.linalg.norm(query.astype(np.float64))
-        if not np.isfinite(length):
-            msg = "the query vector has NaN or infinite values"
-            raise ValueError(msg)
-        unit: Vectors = (query / length).astype(np.float32) if length else query
-        return unit
-
     def _similarities(self, slots: NDArray[np.int64], query: Vectors) -> Vectors:
         # Not `@`: BLAS adds up in an order that depends on how many rows there are, so the same passage would get
         # scores that differ in the last digit from one call to the next; and its threads wait for each other, which
@@ -339,6 +327,28 @@ class VectorIndex:
         threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
         best = np.flatnonzero(scores >= threshold - 1e-5)
         return best if slots is None else slots[best]
+
+
+def unit_query(vector: ArrayLike, dimension: int) -> Vectors:
+    """Return the vector of a question with length 1, or as it is where it is zero, as float32.
+
+    Args:
+        vector: Shape `(dimension,)`.
+        dimension: Length of the stored vectors.
+
+    Raises:
+        ValueError: Wrong shape, NaN or infinity.
+    """
+    query = np.asarray(vector, dtype=np.float32)
+    if query.shape != (dimension,):
+        msg = f"expected a vector of length {dimension}, got an array of shape {query.shape}"
+        raise ValueError(msg)
+    length = np.linalg.norm(query.astype(np.float64))
+    if not np.isfinite(length):
+        msg = "the query vector has NaN or infinite values"
+        raise ValueError(msg)
+    unit: Vectors = (query / length).astype(np.float32) if length else query
+    return unit
 
 
 def normalised(vectors: ArrayLike, count: int, dimension: int | None = None) -> Vectors:

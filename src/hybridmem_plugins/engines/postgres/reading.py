@@ -19,6 +19,7 @@ from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.memory.lexical import Floats
 from hybridmem_plugins.memory.rows import Rows, as_rows
 from hybridmem_plugins.memory.validation import check_ids
+from hybridmem_plugins.memory.vectors import unit_query
 from hybridmem_plugins.passage import Passage
 
 K1, B = 1.2, 0.75
@@ -191,7 +192,7 @@ class PostgresVectors:
         if k < 1:
             msg = f"k must be at least 1, not {k}"
             raise ValueError(msg)
-        query = self._query(vector)
+        query = unit_query(vector, self.dimension)
         rows = self._view.expected_near(np.asarray(vector, dtype=np.float32), k, allowed)
         if rows is None:
             statements = [*self.tuning(), self.statement(query, k, allowed, COLUMNS)]
@@ -203,7 +204,7 @@ class PostgresVectors:
 
     def similarity(self, vector: ArrayLike, rows: Sequence[int] | Rows) -> Floats:
         """Return the cosine similarity of a vector to each row."""
-        query = self._query(vector)
+        query = unit_query(vector, self.dimension)
         similarities: Floats = np.einsum("ij,j->i", self.vectors(rows), query)
         return similarities
 
@@ -239,17 +240,6 @@ class PostgresVectors:
             "JOIN passages p ON p.row = near.row JOIN vectors v ON v.row = near.row"
         )
         return Statement(sql, [*where.parameters, *ordered, k])
-
-    def _query(self, vector: ArrayLike) -> Floats:
-        query = np.asarray(vector, dtype=np.float32)
-        if query.shape != (self.dimension,):
-            msg = f"expected a vector of length {self.dimension}, got an array of shape {query.shape}"
-            raise ValueError(msg)
-        length = np.linalg.norm(query.astype(np.float64))
-        if not np.isfinite(length):
-            msg = "the query vector has NaN or infinite values"
-            raise ValueError(msg)
-        return (query / length).astype(np.float32) if length else query
 
 
 class PostgresWords:

@@ -18,9 +18,9 @@ from hybridmem_plugins.engines.postgres.connection import Connections, Statement
 from hybridmem_plugins.engines.postgres.filters import to_sql
 from hybridmem_plugins.engines.postgres.reading import PostgresView, storable_ids
 from hybridmem_plugins.engines.postgres.writing import StoredPassages, Writer, check_storable
-from hybridmem_plugins.errors import EmbedderMismatchError, EngineError, MemoryFormatError
+from hybridmem_plugins.errors import EngineError, MemoryFormatError
 from hybridmem_plugins.extraction.model import Extraction, Extractor
-from hybridmem_plugins.memory.embedding import Embedder, check_embedder, fingerprint
+from hybridmem_plugins.memory.embedding import Embedder, check_embedder, check_vectors, fingerprint
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.memory.graph import KnowledgeGraph
 from hybridmem_plugins.memory.inspection import CheckReport
@@ -284,17 +284,11 @@ class PostgresStore:
 
     def _check_vectors(self, writer: Writer, dimension: int) -> None:
         state = writer.state
+        check_vectors(state.dimension, state.embedder, dimension, self._fingerprint)
         if state.dimension is None:
             writer.set_dimension(dimension)
-        elif state.dimension != dimension:
-            msg = f"this memory holds vectors of {state.dimension} dimensions, not {dimension}"
-            raise EmbedderMismatchError(msg)
-        if self._fingerprint is None:
-            return
         if state.embedder is None:
             state.embedder = self._fingerprint
-        elif state.embedder != self._fingerprint:
-            check_embedder(state.embedder, self._fingerprint)
 
     def _prepare(self) -> None:
         """Make the tables where they are missing, and refuse another embedder or a newer format."""
