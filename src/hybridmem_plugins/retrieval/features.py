@@ -196,7 +196,7 @@ def crowding(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     >>> crowding(np.arange(4)).round(2).tolist()
     [1.0, 0.71, 0.58, 0.5]
     """
-    kept: NDArray[np.float64] = (1.0 + ranks) ** -0.5
+    kept: NDArray[np.float64] = 1 / np.sqrt(1.0 + ranks)
     return kept
 
 
