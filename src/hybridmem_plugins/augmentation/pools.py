@@ -92,13 +92,13 @@ class ChunkStore:
         Args:
             passages: Chunks with ids, in the order of their documents.
             retriever: Anything `as_search` takes; its results count as hard negatives. Called once for each question
-                and remembered (the last 20,000 questions).
+                and remembered (the last 10,000 questions).
         """
         self.passages = passages
         self._by_id = {str(passage.id): number for number, passage in enumerate(passages)}
         self._by_text = {passage.text: number for number, passage in reversed(list(enumerate(passages)))}
         self._foreign: dict[str, Passage] = {}
-        self.ranked = lru_cache(maxsize=20_000)(self._rank)
+        self.ranked = lru_cache(maxsize=10_000)(self._rank)
         self._search = as_search(retriever) if retriever is not None else None
         self._index: WordIndex | None = None
 

@@ -65,10 +65,10 @@ def answer_swap(
     planted = substitute(forms[-1], rng, earlier) if forms else None
     if not planted or contains_answer(planted, answers):
         return [], ""
-    pattern = "|".join(re.escape(form) for form in reversed(forms))
-    changes = [
-        Change(*found.span(), planted) for found in re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", text, re.IGNORECASE)
-    ]
+    lower = text.lower()
+    # A few capitals have longer small forms, which would move all offsets.
+    comparable = lower if len(lower) == len(text) else text
+    changes = [Change(*span, planted) for span in _whole_words(comparable, [form.lower() for form in reversed(forms)])]
     if not changes or contains_answer(apply_changes(text, changes), answers):
         return [], ""
     return changes, planted
@@ -80,9 +80,24 @@ def entity_swaps(text: str, entity: str, rng: random.Random) -> tuple[list[Chang
     if not other:
         return [], ""
     parts = [entity, *(word for word in entity.split() if len(word) > 3 and word[0].isupper())]
-    pattern = "|".join(re.escape(part) for part in sorted(parts, key=len, reverse=True))
-    changes = [Change(*found.span(), other) for found in re.finditer(rf"\b(?:{pattern})\b", text)]
-    return changes, other
+    return [Change(*span, other) for span in _whole_words(text, sorted(parts, key=len, reverse=True))], other
+
+
+def _whole_words(text: str, forms: Sequence[str]) -> list[tuple[int, int]]:
+    """Find where any of the forms stands, not inside a word; an earlier form goes before a later one.
+
+    Every passage has other forms, and a regular expression of its own would take longer to compile than to use.
+    """
+    taken: list[tuple[int, int]] = []
+    for form in dict.fromkeys(filter(None, forms)):
+        start = text.find(form)
+        while start >= 0:
+            end = start + len(form)
+            inside = text[start - 1 : start].isalnum() or text[end : end + 1].isalnum()
+            if not inside and all(end <= first or last <= start for first, last in taken):
+                taken.append((start, end))
+            start = text.find(form, end)
+    return sorted(taken)
 
 
 def main_entity(text: str, title: str | None) -> str | None:
