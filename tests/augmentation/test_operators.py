@@ -105,7 +105,7 @@ def test_another_process_makes_the_same_noise():
 
 
 def _amount(operator, changes, text):
-    if operator.unit.startswith(("characters", "tokens")) and operator.level == "chunk":
+    if operator.of_length:
         return sum(abs(len(change.after) - (change.end - change.start)) for change in changes)
     return len(changes)
 

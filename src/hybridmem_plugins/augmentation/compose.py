@@ -69,6 +69,8 @@ def _attempt(example: Example, plan: ContextPlan, recipe: Recipe, store: ChunkSt
         return draft
     if plan.kind == "no_gold":
         _run(draft, "missing_gold", 1.0, rng, sources)
+    elif plan.gold_slots is not None and len(plan.gold_slots) < len(draft.passages):
+        _lose(draft, len(draft.passages) - len(plan.gold_slots), rng)
     noise_passages(draft, range(len(draft.passages)), recipe, store, rng, example)
     joined = any(len(spans) > 1 for spans in example.spans)
     for name, severity in plan.operators:
@@ -78,18 +80,15 @@ def _attempt(example: Example, plan: ContextPlan, recipe: Recipe, store: ChunkSt
     first = len(draft.passages)
     if plan.relevance is None:
         _fill(draft, plan, sources, rng)
-    elif store.has_retriever:
-        # The retriever's own ranking has the right mix of near and far in every slot, question by question.
-        for name in ("hard_negatives", "low_ranked", "random_irrelevant"):
-            fill(draft, name, plan.size - len(draft.passages), sources, rng)
     else:
-        _fill_by_relevance(draft, plan.relevance, sources, rng, example.question)
+        wanted = _relevance_found(example, store, plan.relevance) if store.has_retriever else plan.relevance
+        _fill_by_relevance(draft, wanted, sources, rng, example.question)
     noise_passages(draft, range(first, len(draft.passages)), recipe, store, rng, example)
     for name, severity in plan.operators:
         if name not in _COPIES_OF_GOLD:
             _run(draft, name, severity, rng, sources)
-    if plan.gold_rank is not None and "gold" in draft.roles:
-        place(draft, draft.roles.index("gold"), plan.gold_rank)
+    if plan.gold_slots:
+        place_golds(draft, plan.gold_slots, rng)
     return draft
 
 
@@ -97,6 +96,14 @@ def _run(draft: Draft, name: str, severity: float, rng: random.Random, sources: 
     known = len(draft.edits)
     OPERATORS[name].run(draft, severity, rng, sources)
     draft.record(name, severity, known)
+
+
+def _lose(draft: Draft, count: int, rng: random.Random) -> None:
+    """Take so many gold passages away."""
+    share = count / len(draft.passages)
+    for index in sorted(rng.sample(range(len(draft.passages)), count), reverse=True):
+        draft.splice("missing_gold", index, index + 1, [], [])
+    draft.severities["missing_gold"] = share
 
 
 def _fill(draft: Draft, plan: ContextPlan, sources: Sources, rng: random.Random) -> None:
@@ -107,11 +114,20 @@ def _fill(draft: Draft, plan: ContextPlan, sources: Sources, rng: random.Random)
     fill(draft, "random_irrelevant", plan.size - len(draft.passages), sources, rng)
 
 
+def _relevance_found(example: Example, store: ChunkStore, drawn: Sequence[str]) -> list[str]:
+    """Judge what the user's own retriever finds beside the gold: a profile knows all questions, this knows the one."""
+    gold_ids = {passage.id for passage in example.gold}
+    found = [passage for passage in store.ranked(example.question) if passage.id not in gold_ids]
+    judged = [relevance(example.question, passage) for passage in found[: len(drawn)]]
+    return judged + list(drawn[len(judged) :])
+
+
 def _fill_by_relevance(
     draft: Draft, wanted: Sequence[str], sources: Sources, rng: random.Random, question: str
 ) -> None:
     """Fill slot after slot with a passage as near to the question as wanted, or the nearest to be had."""
     pools = {"near": "hard_negatives", "far": "random_irrelevant"}
+    other = {"near": "far", "far": "near"}
     waiting: dict[str, list[Passage]] = {name: [] for name in pools}
     ranked = [*sources.distractors.pool("hard_negatives", rng), *sources.distractors.pool("low_ranked", rng)]
     for passage in ranked:
@@ -119,7 +135,9 @@ def _fill_by_relevance(
     strangers = iter(sources.distractors.pool("random_irrelevant", rng))
     present = {passage.id for passage in draft.passages}
     for name in wanted:
-        ready = (passage for passage in chain(waiting[name], strangers) if passage.id not in present)
+        ready = (
+            passage for passage in chain(waiting[name], waiting[other[name]], strangers) if passage.id not in present
+        )
         chosen = next(ready, None)
         if chosen is not None:
             present.add(chosen.id)
@@ -127,10 +145,12 @@ def _fill_by_relevance(
             draft.splice(pools[name], end, end, [chosen], [pools[name]])
 
 
-def place(draft: Draft, index: int, rank: int) -> None:
-    """Move one passage to a rank, leaving the others in their order."""
-    order = [other for other in range(len(draft.passages)) if other != index]
-    order.insert(min(rank, len(order)), index)
+def place_golds(draft: Draft, slots: Sequence[int], rng: random.Random) -> None:
+    """Put the gold passages, in any order, into these slots, leaving the others in theirs."""
+    golds = [index for index, role in enumerate(draft.roles) if role == "gold"]
+    order = [index for index in range(len(draft.passages)) if index not in golds]
+    for slot, index in zip(slots, rng.sample(golds, len(golds)), strict=True):
+        order.insert(min(slot, len(order)), index)
     arrange(draft, "order", order)
 
 

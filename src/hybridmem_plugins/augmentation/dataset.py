@@ -57,7 +57,7 @@ class NoisyDataset:
         examples, chunks = _sources(examples, chunks)
         passages = check_chunks(chunks, title_key)
         self.store = ChunkStore(passages, retriever)
-        self.recipe = augmenter.recipe(passages)
+        self.recipe = augmenter.recipe(self.store)
         self._examples = examples if examples is not None else _ClozeExamples(passages)
         self._evaluations = Evaluations(decontaminate)
         self._licences = dict(licences)

@@ -10,7 +10,9 @@ from itertools import chain
 from typing import Any, Protocol
 
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
+from hybridmem_plugins.augmentation.edits import random_for
 from hybridmem_plugins.augmentation.examples import Example, as_passage
+from hybridmem_plugins.augmentation.operators.chunks import SENTENCE
 from hybridmem_plugins.augmentation.templates import said_about
 from hybridmem_plugins.passage import Passage
 
@@ -137,6 +139,20 @@ class ChunkStore:
             return ""
         following = self.passages[number]
         return following.text if following.title == passage.title else ""
+
+    def often_found(self, questions: int = 300, results: int = 8) -> list[Passage]:
+        """Give what is found for sentences of the chunks: what contexts are made of, each as often as it comes up.
+
+        Some chunks come up more often than others, and are more noisy or less. Words alone tell well enough which, so
+        that the user's retriever need not be asked what nobody has asked.
+        """
+        find = self._index or WordIndex(self.passages)
+        stride = max(1, len(self.passages) // questions)
+        asked = [
+            random_for(0, passage.id, "often found").choice([found[0] for found in SENTENCE.finditer(passage.text)])
+            for passage in self.passages[::stride]
+        ]
+        return [passage for question in asked for passage in find(question)[:results]]
 
     def _rank(self, question: str) -> tuple[Passage, ...]:
         if self._search is not None:
