@@ -75,7 +75,7 @@ def match(case, seed):
     seen, heldout = ([traces[number] for number in part] for part in (order[:cut], order[cut:]))
     profile, truth = NoiseProfile.from_traces(seen), NoiseProfile.from_traces(heldout)
     rows = NoisyContextAugmenter(seed=seed, profile=profile).build_dataset(
-        [examples[number] for number in order[:cut]], chunks, retriever=search, copies=2, on_bad_row="skip"
+        [examples[number] for number in order[:cut]], chunks, retriever=search, copies=5, on_bad_row="skip"
     )
     made = NoiseProfile.from_rows(rows)
     halves = [NoiseProfile.from_traces(seen[start : start + len(heldout)]) for start in (0, len(heldout))]

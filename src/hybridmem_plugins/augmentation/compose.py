@@ -81,7 +81,7 @@ def _attempt(example: Example, plan: ContextPlan, recipe: Recipe, store: ChunkSt
     if plan.relevance is None:
         _fill(draft, plan, sources, rng)
     else:
-        wanted = _relevance_found(example, store, plan.relevance) if store.has_retriever else plan.relevance
+        wanted = _relevance_found(example, store, plan) if store.has_retriever else plan.relevance
         _fill_by_relevance(draft, wanted, sources, rng, example.question)
     noise_passages(draft, range(first, len(draft.passages)), recipe, store, rng, example)
     for name, severity in plan.operators:
@@ -114,12 +114,17 @@ def _fill(draft: Draft, plan: ContextPlan, sources: Sources, rng: random.Random)
     fill(draft, "random_irrelevant", plan.size - len(draft.passages), sources, rng)
 
 
-def _relevance_found(example: Example, store: ChunkStore, drawn: Sequence[str]) -> list[str]:
+def _relevance_found(example: Example, store: ChunkStore, plan: ContextPlan) -> list[str]:
     """Judge what the user's own retriever finds beside the gold: a profile knows all questions, this knows the one."""
+    drawn = list(plan.relevance or ())
     gold_ids = {passage.id for passage in example.gold}
-    found = [passage for passage in store.ranked(example.question) if passage.id not in gold_ids]
+    ranked = store.ranked(example.question)
+    found = [passage for passage in ranked if passage.id not in gold_ids]
     judged = [relevance(example.question, passage) for passage in found[: len(drawn)]]
-    return judged + list(drawn[len(judged) :])
+    if drawn[:1] == ["near"] and ranked and ranked[0].id in gold_ids and 0 not in (plan.gold_slots or ()):
+        # What comes before the gold is nearer to the question than what comes after it.
+        judged[:1] = ["near"]
+    return judged + drawn[len(judged) :]
 
 
 def _fill_by_relevance(
