@@ -66,6 +66,7 @@ class NoisyDataset:
         self._checked: list[Example | str] | None = None
         if isinstance(self._examples, Sequence):
             self._checked = list(self._read(self._examples))
+            _check_ids(self._checked)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Make the rows from the first on."""
@@ -73,8 +74,12 @@ class NoisyDataset:
         for _, rows in self.batches():
             yield from rows
 
-    def batches(self, start: int = 0) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    def batches(self, start: int = 0, split: str | None = None) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """Make the rows of one example after another, skipping the first `start` examples (to resume).
+
+        Args:
+            start: Examples that are done already.
+            split: "train" or "validation" makes the rows of that split alone.
 
         Yields:
             How many examples are done, and the rows of the last one (none where it was left out).
@@ -85,7 +90,7 @@ class NoisyDataset:
                 self.datasheet.left_out(example)
                 yield number, []
             else:
-                yield number, self._rows(example)
+                yield number, self._rows(example) if split in (None, self._split(example)) else []
 
     def __len__(self) -> int:
         """Count the rows; only where the examples came as a list.
@@ -174,7 +179,7 @@ class NoisyDataset:
 
     def _split(self, example: Example) -> str:
         """Put all rows whose gold is of one document into one split."""
-        documents = (passage.title or str(passage.id) for passage in example.gold)
+        documents = (passage.title or example.document or str(passage.id) for passage in example.gold)
         return "validation" if any(_place(document) < self._validation for document in documents) else "train"
 
     def export(self, path: str | Path, form: str = "prompt_completion", **options: Any) -> Datasheet:
@@ -211,12 +216,25 @@ def _check_settings(copies: int, validation: float, on_bad_row: str) -> None:
         raise ValueError(msg)
 
 
+def _check_ids(examples: Iterable[Example | str]) -> None:
+    """Check that ids are unique, as an id alone decides on a row's noise."""
+    seen: set[str] = set()
+    for example in examples:
+        if isinstance(example, Example) and example.id in seen:
+            msg = f"Row {example.id!r} comes twice: make ids unique (copies=2 gives two rows of each example)."
+            raise ValueError(msg)
+        seen.add(example.id if isinstance(example, Example) else "")
+
+
 def _sources(
     examples: Iterable[Any] | str | Path | None, chunks: Iterable[Any] | None
 ) -> tuple[Iterable[Any] | None, Iterable[Any]]:
     if isinstance(examples, str | Path):
         read, corpus = read_beir(examples)
         return read, corpus if chunks is None else chunks
+    if isinstance(examples, Mapping):
+        msg = "examples is one dict: give a list of them, or a stream."
+        raise TypeError(msg)
     if chunks is None:
         msg = "Give chunks: the texts that wrong passages are drawn from (or a BEIR folder as examples)."
         raise ValueError(msg)

@@ -133,8 +133,8 @@ class FixedRecipe:
         if unknown or not math.isclose(sum(self.mix.values()), 1.0, abs_tol=1e-6):
             msg = f"mix {self.mix!r}: name only {', '.join(KINDS)}, with shares that sum to 1."
             raise ValueError(msg)
-        if self.size < 1:
-            msg = f"size is {self.size}: a context holds at least 1 passage."
+        if not isinstance(self.size, int) or self.size < 1:
+            msg = f"size is {self.size!r}: give a whole number of passages, at least 1."
             raise ValueError(msg)
 
     def context(self, rng: random.Random, golds: int) -> ContextPlan:
