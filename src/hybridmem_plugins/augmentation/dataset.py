@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridmem_plugins.augmentation.compose import compose
-from hybridmem_plugins.augmentation.datasheet import Datasheet, hash_passages
+from hybridmem_plugins.augmentation.datasheet import Datasheet, hash_pairs, hash_passages
 from hybridmem_plugins.augmentation.decontamination import Evaluations
 from hybridmem_plugins.augmentation.examples import Example, check_chunks, read_beir, read_example
 from hybridmem_plugins.augmentation.labels import label, target
@@ -61,12 +61,14 @@ class NoisyDataset:
         self._examples = examples if examples is not None else _ClozeExamples(passages)
         self._evaluations = Evaluations(decontaminate)
         self._licences = dict(licences)
-        self._chunks_sha256 = hash_passages(passages)
-        self.datasheet = self.new_datasheet()
+        self._chunks_sha256, self._examples_sha256 = hash_passages(passages), ""
         self._checked: list[Example | str] | None = None
         if isinstance(self._examples, Sequence):
             self._checked = list(self._read(self._examples))
-            _check_ids(self._checked)
+            read = [example for example in self._checked if isinstance(example, Example)]
+            _check_ids(read)
+            self._examples_sha256 = hash_pairs((example.id, example.question) for example in read)
+        self.datasheet = self.new_datasheet()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Make the rows from the first on."""
@@ -109,7 +111,7 @@ class NoisyDataset:
 
     @property
     def fingerprint(self) -> str:
-        """Tell runs apart that would make other rows: settings and chunks."""
+        """Tell runs apart that would make other rows: settings, chunks and examples."""
         return self.new_datasheet().fingerprint
 
     @property
@@ -127,8 +129,14 @@ class NoisyDataset:
             "validation": self._validation,
             **augmenter.settings(),
         }
-        digest, names = self._chunks_sha256, list(self._evaluations.names)
-        return Datasheet(settings, digest, dict(self._licences), names, chunks=len(self.store.passages))
+        return Datasheet(
+            settings,
+            self._chunks_sha256,
+            self._examples_sha256,
+            dict(self._licences),
+            list(self._evaluations.names),
+            chunks=len(self.store.passages),
+        )
 
     def _read(self, examples: Iterable[Any], start: int = 0) -> Iterator[Example | str]:
         """Read examples; one that is left out comes as the reason."""
@@ -216,14 +224,14 @@ def _check_settings(copies: int, validation: float, on_bad_row: str) -> None:
         raise ValueError(msg)
 
 
-def _check_ids(examples: Iterable[Example | str]) -> None:
+def _check_ids(examples: Iterable[Example]) -> None:
     """Check that ids are unique, as an id alone decides on a row's noise."""
     seen: set[str] = set()
     for example in examples:
-        if isinstance(example, Example) and example.id in seen:
+        if example.id in seen:
             msg = f"Row {example.id!r} comes twice: make ids unique (copies=2 gives two rows of each example)."
             raise ValueError(msg)
-        seen.add(example.id if isinstance(example, Example) else "")
+        seen.add(example.id)
 
 
 def _sources(

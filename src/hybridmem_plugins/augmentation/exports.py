@@ -143,7 +143,10 @@ class _Run:
             return 0
         noted = json.loads(self.note.read_text(encoding="utf-8"))
         if noted["identity"] != self.identity:
-            msg = f"{self.part} was begun with other settings or chunks; finish it with those, or pass resume=False."
+            msg = (
+                f"{self.part} was begun with other settings, chunks or examples; finish it with those, or pass "
+                "resume=False."
+            )
             raise ValueError(msg)
         os.truncate(self.part, noted["bytes"])
         self.dataset.datasheet = Datasheet.from_dict(noted["datasheet"])
