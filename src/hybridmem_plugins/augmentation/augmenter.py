@@ -63,17 +63,21 @@ class NoisyContextAugmenter:
             raise ValueError(msg)
         self.profile = profile
         self._fixed = FixedRecipe(rates, severity, mix, size)
+        self._unbalanced: Recipe | None = None
         if profile is not None and (rates, severity, mix, size) != (None, None, None, 5):
             msg = "Give either a profile or rates, severity, mix and size: a profile sets all of these."
             raise ValueError(msg)
 
     def recipe(self, store: ChunkStore | None = None) -> Recipe:
-        """Give what chooses the noise; a profile's recipe first looks at how noisy the chunks already are."""
+        """Give what chooses the noise; a profile's recipe looks at how noisy the chunks already are, where it can."""
         if self.profile is None:
             return self._fixed
         from hybridmem_plugins.augmentation.profile_recipe import ProfileRecipe
 
-        return ProfileRecipe(self.profile, store.often_found() if store else ())
+        if store is not None:
+            return ProfileRecipe(self.profile, store.often_found())
+        self._unbalanced = self._unbalanced or ProfileRecipe(self.profile, ())
+        return self._unbalanced
 
     def settings(self) -> dict[str, Any]:
         """Give what decides on the noise as plain JSON, for datasheets and caches."""

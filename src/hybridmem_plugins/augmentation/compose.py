@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -132,19 +133,19 @@ def _fill_by_relevance(
 ) -> None:
     """Fill slot after slot with a passage as near to the question as wanted, or the nearest to be had."""
     pools = {"near": "hard_negatives", "far": "random_irrelevant"}
-    other = {"near": "far", "far": "near"}
-    waiting: dict[str, list[Passage]] = {name: [] for name in pools}
-    ranked = [*sources.distractors.pool("hard_negatives", rng), *sources.distractors.pool("low_ranked", rng)]
-    for passage in ranked:
-        waiting[relevance(question, passage)].append(passage)
-    strangers = iter(sources.distractors.pool("random_irrelevant", rng))
     present = {passage.id for passage in draft.passages}
+
+    def fresh(name: str) -> Iterator[Passage]:
+        return (passage for passage in sources.distractors.pool(name, rng) if passage.id not in present)
+
+    ranked, strangers = chain(fresh("hard_negatives"), fresh("low_ranked")), fresh("random_irrelevant")
+    waiting: dict[str, deque[Passage]] = {name: deque() for name in pools}
     for name in wanted:
-        ready = (
-            passage for passage in chain(waiting[name], waiting[other[name]], strangers) if passage.id not in present
-        )
-        chosen = next(ready, None)
-        if chosen is not None:
+        while not waiting[name] and (passage := next(ranked, None)):
+            waiting[relevance(question, passage)].append(passage)
+        queue = waiting[name] or waiting["far" if name == "near" else "near"]
+        chosen = queue.popleft() if queue else next(strangers, None)
+        if chosen is not None and chosen.id not in present:
             present.add(chosen.id)
             end = len(draft.passages)
             draft.splice(pools[name], end, end, [chosen], [pools[name]])

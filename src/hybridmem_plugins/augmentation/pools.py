@@ -66,9 +66,22 @@ def relevance(question: str, passage: Passage) -> str:
     >>> relevance("Who built the Avon mill?", Passage("The Avon mill stands."))
     'near'
     """
-    wanted = {*normalise_answer(question).split()} - _FUNCTION_WORDS
-    said = {*normalise_answer(f"{passage.title or ''} {passage.text}").split()}
-    return "near" if wanted and 2 * len(wanted & said) >= len(wanted) else "far"
+    wanted = _content_words(question)
+    said = _said(passage.title, passage.text)
+    return "near" if wanted and 2 * sum(word in said for word in wanted) >= len(wanted) else "far"
+
+
+@lru_cache(maxsize=64)
+def _content_words(question: str) -> tuple[str, ...]:
+    words = dict.fromkeys(normalise_answer(question).split())
+    return tuple(f" {word} " for word in words if word not in _FUNCTION_WORDS)
+
+
+# The same passages are found for many questions.
+@lru_cache(maxsize=4096)
+def _said(title: str | None, text: str) -> str:
+    whole = f"{title} {text}" if title else text
+    return f" {normalise_answer(whole)} "
 
 
 def as_search(retriever: Any) -> Callable[[str], list[Passage]]:
