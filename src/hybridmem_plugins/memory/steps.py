@@ -92,10 +92,7 @@ class Columns:
 
 def maximal(names: list[str]) -> list[str]:
     """Drop the names that are only part of a longer one, as `york` of `new york`."""
-    parts: set[str] = set()
-    for name in names:
-        if " " in name:
-            words = name.split(" ")
-            for size in range(1, len(words)):
-                parts.update(" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
-    return [name for name in names if name not in parts] if parts else names
+    if len(names) < 2:
+        return names
+    all_words = "\x00".join([f" {name} " for name in names])
+    return [name for name in names if all_words.count(f" {name} ") == 1]
