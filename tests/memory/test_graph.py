@@ -21,7 +21,7 @@ from hybridmem_plugins.extraction.model import Extraction, Mention, TypedFact
 from hybridmem_plugins.extraction.tokens import words
 from hybridmem_plugins.memory.cachefile import save_cache
 from hybridmem_plugins.memory.graph import KnowledgeGraph
-from hybridmem_plugins.memory.reach import (
+from hybridmem_plugins.memory.steps import (
     MAX_DEFINERS,
     MAX_MENTIONS_BACKWARD,
     MAX_MENTIONS_SHARED,

@@ -11,13 +11,20 @@ from numpy.typing import NDArray
 
 from hybridmem_plugins.memory.relations import Relations
 from hybridmem_plugins.memory.rows import Mask
-from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
+from hybridmem_plugins.memory.steps import (
+    ALL_KINDS,
+    MAX_DEFINERS,
+    MAX_MENTIONS_BACKWARD,
+    MAX_MENTIONS_SHARED,
+    Columns,
+    Link,
+    NameInfo,
+    StepKind,
+    Steps,
+    maximal,
+)
 from hybridmem_plugins.memory.titles import Titles
 
-# Names said in more passages than this connect too much to say anything ("film", "1990").
-MAX_MENTIONS_BACKWARD = 50
-MAX_MENTIONS_SHARED = 20
-MAX_DEFINERS = 25
 # Names said in more passages are held against a filter by numpy, first as many passages as this, then all.
 _FEW = 32
 _FIRST = 1024

@@ -9,6 +9,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# Names said in more passages than this connect too much to say anything ("film", "1990").
+MAX_MENTIONS_BACKWARD = 50
+MAX_MENTIONS_SHARED = 20
+MAX_DEFINERS = 25
+
 StepKind = Literal["forward", "backward", "shared"]
 ALL_KINDS: tuple[StepKind, ...] = ("forward", "backward", "shared")
 
