@@ -1,0 +1,247 @@
+"""A memory's graph in a database that speaks Cypher: what is asked, in the dialects of those that people run.
+
+    (:HybridPassage)-[:HYBRID_DEFINES|HYBRID_MENTIONS]->(:HybridName)
+    (:HybridPassage)-[:HYBRID_STATES]->(:HybridFact)-[:HYBRID_ABOUT]->(:HybridName)
+
+Ids start with the memory's, so that several memories may share a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
+
+from hybridmem_plugins.engines.graphs import Mentioned, PassageNode
+
+T = TypeVar("T")
+Query = Callable[[str, dict[str, Any]], Any]
+Dialect = Literal["opencypher", "neo4j", "falkordb", "memgraph", "kuzu"]
+"""`opencypher` for a database whose indexes on `id` are made elsewhere, or not needed."""
+
+# Nodes or relations in one statement.
+_CHUNK = 2000
+
+_TABLES = (
+    "NODE TABLE IF NOT EXISTS HybridPassage (id STRING, memory STRING, row INT64, key STRING, title STRING, "
+    "PRIMARY KEY (id))",
+    "NODE TABLE IF NOT EXISTS HybridName (id STRING, memory STRING, name STRING, PRIMARY KEY (id))",
+    "NODE TABLE IF NOT EXISTS HybridFact (id STRING, memory STRING, row INT64, subject STRING, relation STRING, "
+    "object STRING, PRIMARY KEY (id))",
+    "REL TABLE IF NOT EXISTS HYBRID_MENTIONS (FROM HybridPassage TO HybridName, kind STRING, position INT64)",
+    "REL TABLE IF NOT EXISTS HYBRID_DEFINES (FROM HybridPassage TO HybridName, position INT64)",
+    "REL TABLE IF NOT EXISTS HYBRID_STATES (FROM HybridPassage TO HybridFact)",
+    "REL TABLE IF NOT EXISTS HYBRID_ABOUT (FROM HybridFact TO HybridName)",
+)
+_LABELS = ("HybridPassage", "HybridName", "HybridFact")
+_INDEX: Mapping[str, str] = {
+    "neo4j": "CREATE INDEX {index} IF NOT EXISTS FOR (n:{label}) ON (n.id)",
+    "falkordb": "CREATE INDEX FOR (n:{label}) ON (n.id)",
+    "memgraph": "CREATE INDEX ON :{label}(id)",
+}
+
+_PASSAGES = "UNWIND $ids AS id MATCH (p:HybridPassage {id: id}) "
+_NAMES = "UNWIND $ids AS id MATCH (n:HybridName {id: id}) "
+_SAID = (
+    _PASSAGES + "MATCH (p)-[m:HYBRID_MENTIONS]->(n:HybridName) "
+    "RETURN n.name AS name, p.row AS row, m.kind AS kind, m.position AS position, 1 AS said"
+)
+
+
+class CypherGraph:
+    """A `GraphEngine` over a function that runs Cypher.
+
+    Args:
+        query: Takes a statement and its parameters, returns rows as dicts.
+        dialect: How the database's Cypher differs.
+        name: Tells the database, and the graph in it, from others.
+    """
+
+    def __init__(self, query: Query, dialect: Dialect, name: str) -> None:
+        self.name = name
+        self._query = query
+        self._dialect = dialect
+
+    def prepare(self) -> None:
+        """Make tables or indexes; see `GraphEngine`."""
+        if self._dialect == "kuzu":
+            for table in _TABLES:
+                self._query(f"CREATE {table}", {})
+        elif self._dialect in _INDEX:
+            for label in _LABELS:
+                statement = _INDEX[self._dialect].format(label=label, index=f"{label.lower()}_id")
+                with suppress(Exception):  # it is there; a database that is down says so at the next statement
+                    self._query(statement, {})
+        self._query("MATCH (p:HybridPassage) RETURN p.row AS row LIMIT 1", {})
+
+    def clear(self, memory: str) -> None:
+        """Forget a memory; see `GraphEngine`."""
+        for label in _LABELS:
+            self._query(f"MATCH (n:{label}) WHERE n.memory = $memory DETACH DELETE n", {"memory": memory})
+
+    def store(self, memory: str, passages: Sequence[PassageNode]) -> None:
+        """Store passages; see `GraphEngine`."""
+        self._each(
+            "UNWIND $lines AS x CREATE (:HybridPassage "
+            "{id: x.id, memory: $memory, row: x.row, key: x.key, title: x.title})",
+            [{"id": _id(memory, p.row), "row": p.row, "key": p.id, "title": p.title or ""} for p in passages],
+            memory=memory,
+        )
+        names = dict.fromkeys(name for p in passages for name in [*p.defines, *(said for said, _ in p.mentions)])
+        self._merge_names(memory, names)
+        self._join(
+            memory, "HYBRID_DEFINES {position: x.position}",
+            [(p.row, name, {"position": n}) for p in passages for n, name in enumerate(p.defines)],
+        )  # fmt: skip
+        self._join(
+            memory, "HYBRID_MENTIONS {kind: x.kind, position: x.position}",
+            [
+                (p.row, name, {"kind": kind, "position": n})
+                for p in passages
+                for n, (name, kind) in enumerate(p.mentions)
+            ],
+        )  # fmt: skip
+        self._state(memory, passages)
+
+    def link(self, memory: str, pairs: Sequence[tuple[int, str]]) -> None:
+        """Let passages mention names as titles; see `GraphEngine`."""
+        self._merge_names(memory, dict.fromkeys(name for _, name in pairs))
+        # Late ones come after those that a passage was stored with.
+        self._each(
+            "UNWIND $lines AS x MATCH (p:HybridPassage {id: x.passage}) MATCH (n:HybridName {id: x.name}) "
+            "MERGE (p)-[m:HYBRID_MENTIONS]->(n) ON CREATE SET m.kind = 'title', m.position = 1000000",
+            [{"passage": _id(memory, row), "name": _id(memory, name)} for row, name in pairs],
+        )
+
+    def forget(self, memory: str, rows: Sequence[int]) -> list[str]:
+        """Delete passages and their facts; see `GraphEngine`."""
+        names: dict[str, None] = {}
+        for part in _chunks([_id(memory, row) for row in rows]):
+            ids = {"ids": part}
+            said = "MATCH (p)-[:HYBRID_MENTIONS|HYBRID_DEFINES]->(n:HybridName) RETURN DISTINCT n.name AS name"
+            names.update(dict.fromkeys(line["name"] for line in self._query(_PASSAGES + said, ids) or []))
+            self._query(_PASSAGES + "MATCH (p)-[:HYBRID_STATES]->(f:HybridFact) DETACH DELETE f", ids)
+            self._query(_PASSAGES + "DETACH DELETE p", ids)
+        return list(names)
+
+    def prune(self, memory: str, names: Sequence[str], untitled: Sequence[str]) -> None:
+        """Delete names that no passage has; see `GraphEngine`."""
+        for part in _chunks([_id(memory, name) for name in untitled]):
+            late = "MATCH (:HybridPassage)-[m:HYBRID_MENTIONS]->(n) WHERE m.kind = 'title' DELETE m"
+            self._query(_NAMES + late, {"ids": part})
+        for part in _chunks([_id(memory, name) for name in names]):
+            orphan = (
+                "OPTIONAL MATCH (p:HybridPassage)-[:HYBRID_MENTIONS|HYBRID_DEFINES]->(n) "
+                "WITH n, count(p) AS passages WHERE passages = 0 DETACH DELETE n"
+            )
+            self._query(_NAMES + orphan, {"ids": part})
+
+    def mentioning(
+        self, memory: str, names: Sequence[str], limit: int | None, only: Sequence[int] | None
+    ) -> list[Mentioned]:
+        """Return who mentions some names; see `GraphEngine`."""
+        given = {"ids": [_id(memory, name) for name in names]}
+        return _mentioned(self._query(_NAMES + self._sayers(limit, only), given | _bounds(only)))
+
+    def around(
+        self, memory: str, rows: Sequence[int], names: Sequence[str], limit: int | None, only: Sequence[int] | None
+    ) -> tuple[list[Mentioned], list[Mentioned]]:
+        """Return what passages say, and who says the same, in one round trip; see `GraphEngine`.
+
+        The other names are those that the passages define, which the database knows.
+        """
+        leading = "HYBRID_MENTIONS|HYBRID_DEFINES" if names else "HYBRID_MENTIONS"
+        around = f"{_PASSAGES}MATCH (p)-[:{leading}]->(n:HybridName) WITH DISTINCT n {self._sayers(limit, only)}"
+        given = {"ids": [_id(memory, row) for row in rows]} | _bounds(only)
+        lines = self._query(f"{_SAID} UNION ALL {around}", given) or []
+        said = sorted((line for line in lines if line["said"]), key=lambda line: (line["row"], line["position"]))
+        return _mentioned(said), _mentioned([line for line in lines if not line["said"]])
+
+    def said_by(self, memory: str, rows: Sequence[int]) -> list[Mentioned]:
+        """Return what passages say; see `GraphEngine`."""
+        lines = self._query(_SAID, {"ids": [_id(memory, row) for row in rows]}) or []
+        return _mentioned(sorted(lines, key=lambda line: (line["row"], line["position"])))
+
+    def facts(self, memory: str, names: Sequence[str] | None) -> list[tuple[str, str, str, int]]:
+        """Return the facts about names; see `GraphEngine`."""
+        columns = "RETURN DISTINCT f.subject AS subject, f.relation AS relation, f.object AS object, f.row AS row"
+        if names is None:
+            lines = self._query(f"MATCH (f:HybridFact) WHERE f.memory = $memory {columns}", {"memory": memory})
+        else:
+            about = f"MATCH (f:HybridFact)-[:HYBRID_ABOUT]->(n) {columns}"
+            lines = self._query(_NAMES + about, {"ids": [_id(memory, name) for name in names]})
+        return [(line["subject"], line["relation"], line["object"], line["row"]) for line in lines or []]
+
+    def _sayers(self, limit: int | None, only: Sequence[int] | None) -> str:
+        """Return the end of a statement that reads, for names `n`, who says them."""
+        where = "" if only is None else "WHERE q.row IN $kept "
+        kuzu = self._dialect == "kuzu"
+        first = "" if limit is None else f"[1:{limit}]" if kuzu else f"[0..{limit}]"
+        one = ("CAST(one[1] AS INT64)", "one[2]") if kuzu else ("one[0]", "one[1]")
+        # Kuzu's lists hold one type.
+        pair = "[CAST(q.row AS STRING), m.kind]" if kuzu else "[q.row, m.kind]"
+        return (
+            f"MATCH (q:HybridPassage)-[m:HYBRID_MENTIONS]->(n) {where}"
+            f"WITH n.name AS name, collect({pair}){first} AS found UNWIND found AS one "
+            f"RETURN name, {one[0]} AS row, {one[1]} AS kind, 0 AS position, 0 AS said"
+        )
+
+    def _merge_names(self, memory: str, names: Mapping[str, None]) -> None:
+        self._each(
+            "UNWIND $lines AS x MERGE (n:HybridName {id: x.id}) ON CREATE SET n.memory = $memory, n.name = x.name",
+            [{"id": _id(memory, name), "name": name} for name in names],
+            memory=memory,
+        )
+
+    def _join(self, memory: str, relation: str, pairs: Sequence[tuple[int, str, dict[str, Any]]]) -> None:
+        self._each(
+            "UNWIND $lines AS x MATCH (p:HybridPassage {id: x.passage}) MATCH (n:HybridName {id: x.name}) "
+            f"CREATE (p)-[:{relation}]->(n)",
+            [{"passage": _id(memory, row), "name": _id(memory, name), **more} for row, name, more in pairs],
+        )
+
+    def _state(self, memory: str, passages: Sequence[PassageNode]) -> None:
+        facts = [(p.row, n, fact) for p in passages for n, fact in enumerate(p.facts)]
+        lines = [
+            {
+                "id": _id(memory, f"{row} {n}"), "row": row, "subject": fact.subject, "relation": fact.relation,
+                "object": fact.object, "passage": _id(memory, row),
+            }
+            for row, n, fact in facts
+        ]  # fmt: skip
+        self._each(
+            "UNWIND $lines AS x MATCH (p:HybridPassage {id: x.passage}) CREATE (p)-[:HYBRID_STATES]->(:HybridFact "
+            "{id: x.id, memory: $memory, row: x.row, subject: x.subject, relation: x.relation, object: x.object})",
+            lines,
+            memory=memory,
+        )
+        self._each(
+            "UNWIND $lines AS x MATCH (f:HybridFact {id: x.id}) MATCH (n:HybridName {id: x.name}) "
+            "CREATE (f)-[:HYBRID_ABOUT]->(n)",
+            [
+                {"id": _id(memory, f"{row} {n}"), "name": _id(memory, name)}
+                for row, n, fact in facts
+                for name in dict.fromkeys((fact.subject, fact.object))
+            ],
+        )
+
+    def _each(self, statement: str, lines: Sequence[dict[str, Any]], **parameters: Any) -> None:
+        for part in _chunks(lines):
+            self._query(statement, {"lines": part, **parameters})
+
+
+def _id(memory: str, what: object) -> str:
+    return f"{memory[:16]} {what}"
+
+
+def _bounds(only: Sequence[int] | None) -> dict[str, Any]:
+    return {} if only is None else {"kept": list(only)}
+
+
+def _mentioned(lines: Sequence[Mapping[str, Any]] | None) -> list[Mentioned]:
+    return [Mentioned(line["name"], int(line["row"]), line["kind"]) for line in lines or []]
+
+
+def _chunks(items: Sequence[T]) -> Iterator[list[T]]:
+    for start in range(0, len(items), _CHUNK):
+        yield list(items[start : start + _CHUNK])
