@@ -88,6 +88,7 @@ class KnowledgeGraph:
             extractions: What was read in them.
             tokens: The normalised tokens of each passage's title and text.
         """
+        graph = self._graph
         known = len(self._nodes)
         fresh: dict[str, None] = {}
         for row, passage, extraction in zip(rows, passages, extractions, strict=True):
@@ -96,7 +97,8 @@ class KnowledgeGraph:
                 self.remove([self._rows[node]])
             self._nodes[row] = node
             self._rows[node] = row
-            self._graph.add_node(node, kind="passage", id=passage.id, title=passage.title, row=row)
+            graph._node[node] = {"kind": "passage", "id": passage.id, "title": passage.title, "row": row}
+            graph._succ[node], graph._pred[node] = {}, {}
             for name in extraction.defines:
                 if name not in self._titles:
                     fresh[name] = None
@@ -361,19 +363,13 @@ class KnowledgeGraph:
 
     def _mention(self, row: int, extraction: Extraction, words: list[str]) -> None:
         node = self._nodes[row]
-        own = self._graph._succ[node]
-        for mention in extraction.mentions:
-            if mention.name not in own:
-                self._connect(node, mention.name, _mentions(mention.kind))
+        self._connect_new(node, [(name, _mentions(kind)) for name, kind, _ in extraction.mentions])
         if extraction.facts:
-            for fact in extraction.facts:
-                for name in (fact.subject, fact.object):
-                    if name not in own:
-                        self._connect(node, name, _MENTIONS["entity"])
+            names = [name for fact in extraction.facts for name in (fact.subject, fact.object)]
+            self._connect_new(node, [(name, _MENTIONS["entity"]) for name in names])
             self._relations.add(row, extraction.facts)
-        for name in self._titles.said_in(words):
-            if name not in own:
-                self._connect(node, name, _MENTIONS["title"])
+        title = _MENTIONS["title"]
+        self._connect_new(node, [(name, title) for name in self._titles.said_in(words)])
 
     def _link_earlier(self, names: Iterable[str], batch: set[int]) -> None:
         """Link the passages that said names before any passage defined them."""
@@ -395,6 +391,23 @@ class KnowledgeGraph:
         self._hubs.pop(name, None)
         graph._succ[source][name] = graph._pred[name][source] = edges
 
+    def _connect_new(self, source: str, named: Iterable[tuple[str, dict[str, dict[str, Any]]]]) -> None:
+        """Do as `_connect` with each of the names that the source is not connected with."""
+        graph, hubs = self._graph, self._hubs
+        nodes, succ, pred = graph._node, graph._succ, graph._pred
+        own = succ[source]
+        for name, edges in named:
+            if name in own:
+                continue
+            if name in nodes:
+                pred[name][source] = edges
+                if name in hubs:
+                    del hubs[name]
+            else:
+                nodes[name] = _NAME
+                succ[name], pred[name] = {}, {source: edges}
+            own[name] = edges
+
     def _drop_orphan(self, name: str) -> None:
         if name in self._graph._node and not self._graph._pred[name] and not self._graph._succ[name]:
             del self._graph._node[name], self._graph._succ[name], self._graph._pred[name]
@@ -402,4 +415,4 @@ class KnowledgeGraph:
 
 def _mentions(kind: str) -> dict[str, dict[str, Any]]:
     """Return the shared edge for a kind of mention, also one that another extractor invented."""
-    return _MENTIONS.setdefault(kind, {"mentions": {"kind": kind}})
+    return _MENTIONS.get(kind) or _MENTIONS.setdefault(kind, {"mentions": {"kind": kind}})

@@ -309,10 +309,18 @@ class LexicalIndex:
         """
         if len(phrases) * _PHRASE_COST < self._tokens.size:
             return [self.rows_with_phrase(phrase) for phrase in phrases]
-        terms = [self.term_ids(phrase) for phrase in phrases]
-        found = phrases_in_all(self._tokens.view(), self._starts.view(), self._lengths.view(), terms)
-        live = self._map.live
-        return [np.sort(self._map.rows[slots[live[slots]]]) for slots in found]
+        number = self._vocabulary.get
+        terms = [[number(token, -1) for token in phrase] for phrase in phrases]
+        which, slots = phrases_in_all(self._tokens.view(), self._starts.view(), self._lengths.view(), terms)
+        live = self._map.live[slots]
+        which, rows = which[live], self._map.rows[slots[live]]
+        order = np.lexsort((rows, which))
+        which, rows = which[order], rows[order]
+        found = [np.empty(0, dtype=np.int64)] * len(phrases)
+        held, first = np.unique(which, return_index=True)
+        for phrase, part in zip(held.tolist(), np.split(rows, first[1:]), strict=False):  # of nothing, one part is left
+            found[phrase] = part
+        return found
 
     def save(self, folder: Path, stamp: dict[str, Any] | None = None) -> None:
         """Write the index into a folder so that a crash at any instant leaves the old or the new one.

@@ -18,6 +18,7 @@ from hybridmem_plugins.memory.coordinator import Added, Coordinator
 from hybridmem_plugins.memory.embedding import Embedder, check_embedder, check_vectors, fingerprint
 from hybridmem_plugins.memory.filters import Filter, compile_filter
 from hybridmem_plugins.memory.following import FilteredMask, Follower, Following, VectorMaker
+from hybridmem_plugins.memory.garbage import collection_paused
 from hybridmem_plugins.memory.inspection import CheckReport, check_store, export_passages
 from hybridmem_plugins.memory.journal import Journal
 from hybridmem_plugins.memory.lexical import LexicalIndex
@@ -372,7 +373,7 @@ class MemoryStore:
 
     def _store(self, preparation: Preparation) -> list[Entry]:
         """Store prepared passages, or return those that have to be prepared first."""
-        with self._coordinator.writing() as transaction:
+        with self._coordinator.writing() as transaction, collection_paused():
             changed = preparation.changed(transaction)
             missing = preparation.unprepared(changed)
             if missing or not changed:
