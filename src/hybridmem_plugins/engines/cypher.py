@@ -8,7 +8,7 @@ Ids start with the memory's, so that several memories may share a graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
@@ -48,10 +48,12 @@ _PASSAGES = "MATCH (p:HybridPassage {id: id}) "
 _NAMES = "MATCH (n:HybridName {id: id}) "
 _SAID = (
     _PASSAGES + "MATCH (p)-[m:HYBRID_MENTIONS]->(n:HybridName) "
-    "RETURN n.name AS name, p.row AS row, m.kind AS kind, m.position AS position, 1 AS said"
+    "RETURN n.name AS name, [p.row] AS rows, m.kind AS kind, m.position AS position, 1 AS said"
 )
 _SAYS = "MATCH (q:HybridPassage)-[m:HYBRID_MENTIONS]->(n) "
-_SAYER = "{} AS row, {} AS kind, 0 AS position, 0 AS said"
+# One list of numbers a name is the least to send; those that say it only as a title are below zero.
+_SAYERS = "collect(CASE WHEN m.kind = 'title' THEN -q.row ELSE q.row END)"
+_SAYER = "AS rows, '' AS kind, 0 AS position, 0 AS said"
 # Dialects in which a part of a statement can stop early.
 _BOUNDED = ("neo4j", "falkordb", "memgraph")
 
@@ -148,7 +150,7 @@ class CypherGraph:
         if self._dialect == "kuzu" and len(ids) > _FEW:  # most are no names at all
             known = self._query(f"UNWIND $ids AS id {_NAMES}RETURN n.id AS id", {"ids": ids})
             ids = [line["id"] for line in known]
-        return _mentioned(self._read([_NAMES + self._sayers(limit, only)], ids, only))
+        return _sayers_in(self._read([_NAMES + self._sayers(limit, only)], ids, only))
 
     def around(
         self, memory: str, rows: Sequence[int], names: Sequence[str], limit: int | None, only: Sequence[int] | None
@@ -164,12 +166,12 @@ class CypherGraph:
         lines = self._read([_SAID, around], [_id(memory, row) for row in rows], only)
         said = [line for line in lines if line["said"]]
         # Where each passage was asked about for itself, what several say comes several times.
-        others = dict.fromkeys((line["name"], line["row"], line["kind"]) for line in lines if not line["said"])
-        return _mentioned(_in_order(said)), [Mentioned(name, int(row), kind) for name, row, kind in others]
+        others = {line["name"]: line for line in lines if not line["said"]}
+        return _mentioned(said), _sayers_in(others.values())
 
     def said_by(self, memory: str, rows: Sequence[int]) -> list[Mentioned]:
         """Return what passages say; see `GraphEngine`."""
-        return _mentioned(_in_order(self._read([_SAID], [_id(memory, row) for row in rows], None)))
+        return _mentioned(self._read([_SAID], [_id(memory, row) for row in rows], None))
 
     def facts(self, memory: str, names: Sequence[str] | None) -> list[tuple[str, str, str, int]]:
         """Return the facts about names; see `GraphEngine`."""
@@ -186,15 +188,12 @@ class CypherGraph:
         says = _SAYS + ("" if only is None else "WHERE q.row IN $kept ")
         name = "n.name AS name"
         if limit is None:
-            return f"{says}RETURN {name}, {_SAYER.format('q.row', 'm.kind')}"
-        if self._dialect == "kuzu":  # its lists hold one type, and start with 1
-            found = f"collect([CAST(q.row AS STRING), m.kind])[1:{limit}] AS found UNWIND found AS one "
-            return f"{says}WITH {name}, {found}RETURN name, {_SAYER.format('CAST(one[1] AS INT64)', 'one[2]')}"
+            return f"{says}RETURN {name}, {_SAYERS} {_SAYER}"
         if self._dialect in _BOUNDED:
-            one = f"CALL {{ WITH n {says}RETURN q.row AS row, m.kind AS kind LIMIT {limit} }} "
-            return f"{one}RETURN {name}, {_SAYER.format('row', 'kind')}"
-        found = f"collect([q.row, m.kind])[0..{limit}] AS found UNWIND found AS one "
-        return f"{says}WITH {name}, {found}RETURN name, {_SAYER.format('one[0]', 'one[1]')}"
+            one = f"CALL {{ WITH n {says}WITH q, m LIMIT {limit} RETURN {_SAYERS} AS found }} "
+            return f"{one}RETURN {name}, found {_SAYER}"
+        first = f"[1:{limit}]" if self._dialect == "kuzu" else f"[0..{limit}]"
+        return f"{says}RETURN {name}, {_SAYERS}{first} {_SAYER}"
 
     def _read(
         self, statements: Sequence[str], ids: Sequence[str], only: Sequence[int] | None
@@ -273,12 +272,13 @@ def _id(memory: str, what: object) -> str:
     return f"{memory[:16]} {what}"
 
 
-def _in_order(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return sorted(lines, key=lambda line: (line["row"], line["position"]))
+def _mentioned(lines: Iterable[Mapping[str, Any]]) -> list[Mentioned]:
+    ordered = sorted(lines, key=lambda line: (line["rows"][0], line["position"]))
+    return [Mentioned(line["name"], int(line["rows"][0]), line["kind"]) for line in ordered]
 
 
-def _mentioned(lines: Sequence[Mapping[str, Any]] | None) -> list[Mentioned]:
-    return [Mentioned(line["name"], int(line["row"]), line["kind"]) for line in lines or []]
+def _sayers_in(lines: Iterable[Mapping[str, Any]]) -> list[Mentioned]:
+    return [Mentioned(line["name"], abs(row), "title" if row < 0 else "") for line in lines for row in line["rows"]]
 
 
 def _chunks(items: Sequence[T], size: int = _CHUNK) -> Iterator[list[T]]:
