@@ -24,14 +24,20 @@ from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.extraction.model import Extraction, TypedFact
 from hybridmem_plugins.memory.cachefile import load_cache, save_cache
 from hybridmem_plugins.memory.caches import Batch
-from hybridmem_plugins.memory.graph import (
+from hybridmem_plugins.memory.graph import NODE_PREFIX
+from hybridmem_plugins.memory.rows import Mask
+from hybridmem_plugins.memory.steps import (
+    ALL_KINDS,
     MAX_DEFINERS,
     MAX_MENTIONS_BACKWARD,
     MAX_MENTIONS_SHARED,
-    NODE_PREFIX,
+    Columns,
+    Link,
+    NameInfo,
+    StepKind,
+    Steps,
+    maximal,
 )
-from hybridmem_plugins.memory.rows import Mask
-from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
 from hybridmem_plugins.memory.titles import Titles, forms
 from hybridmem_plugins.passage import Passage
 
