@@ -97,14 +97,17 @@ class Comparison:
         return [record for record in self.records if record["way"] == way and record["absent"] == absent]
 
 
-def load_model(adapter: str | Path = DEFAULT_ADAPTER, closed_book: str | Path | None = None) -> LocalModel:
+def load_model(
+    adapter: str | Path = DEFAULT_ADAPTER, closed_book: str | Path | None = None, dtype: str | None = None
+) -> LocalModel:
     """Load the base once with the adapters of all ways.
 
     Args:
         adapter: The fine-tuned reader.
         closed_book: An adapter trained on the passages themselves; None takes the reader, which was not.
+        dtype: Torch dtype by name; see `LocalModel`.
     """
-    return LocalModel(adapters={TUNED: adapter, CLOSED: closed_book or adapter})
+    return LocalModel(adapters={TUNED: adapter, CLOSED: closed_book or adapter}, dtype=dtype)
 
 
 def compare(
