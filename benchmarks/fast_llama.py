@@ -9,6 +9,10 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from hybridmem_plugins.generation import LocalModel
+from hybridmem_plugins.generation.decoding import shared_length
+from hybridmem_plugins.generation.local_model import BASE
+
 NEVER = -1e30
 
 
@@ -131,7 +135,7 @@ class FastLlama:
         Args:
             rows: Lists of ids.
             stop: Ids that end a row.
-            most: Longest reply.
+            most: Longest reply of each row.
             prefix: See `read`.
             bias: Token to what is added to its logit in the first place.
             scored: For each row how many tokens at its end are scored.
@@ -140,7 +144,7 @@ class FastLlama:
         Returns:
             For each row a dict: `ids` (the stop token included), `logprobs`, `prompt_logprobs`, `margin`.
         """
-        states, cache, filled = self.read(rows, most, prefix)
+        states, cache, filled = self.read(rows, max(most), prefix)
         made = [{"ids": [], "logprobs": [], "prompt_logprobs": [], "margin": 0.0} for _ in rows]
         for one, own, row, count in zip(made, states, rows, scored or [0] * len(rows), strict=True):
             if count:
@@ -162,7 +166,7 @@ class FastLlama:
             for place, (index, token) in enumerate(zip(running, best.indices.tolist(), strict=True)):
                 made[index]["ids"].append(token)
                 made[index]["logprobs"].append(certain[place])
-                if token not in stop and len(made[index]["ids"]) < most:
+                if token not in stop and len(made[index]["ids"]) < most[index]:
                     left.append(place)
             if not left:
                 break
@@ -183,3 +187,57 @@ class FastLlama:
             )
             for own, row in zip(states, rows, strict=True)
         ]
+
+
+class FastLocal(LocalModel):
+    """A `LocalModel` whose greedy decoding is done by `FastLlama`."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, device="cpu", dtype="float32", **options)
+        self.fast = {}
+        for name in self.adapters:
+            with self.using(name):
+                if name != BASE:
+                    self.model.merge_adapter([name])
+                self.fast[name] = FastLlama(self.model.get_base_model() if self.adapters[1:] else self.model)
+                if name != BASE:
+                    self.model.unmerge_adapter()
+
+    def run_rows(self, rows, settings, adapter, *, cancelled=None):
+        """Do as `LocalModel.run_rows`."""
+        if settings.temperature or settings.stop or settings.repetition_penalty != 1.0:
+            msg = "only greedy decoding without stop strings"
+            raise ValueError(msg)
+        order = sorted(rows, key=lambda row: -len(row.prompt))
+        for start in range(0, len(order), self.batch_size):
+            part = order[start : start + self.batch_size]
+            least = min(len(row.prompt) - 1 - row.scored for row in part)
+            made = self.fast[adapter].generate(
+                [row.prompt for row in part], self.stop_ids, most=[row.limit for row in part],
+                prefix=part[0].prompt[: shared_length([row.prompt for row in part], min(least, 64))],
+                bias=settings.first_token_bias, scored=[row.scored for row in part], weighed=part[0].weighed,
+            )  # fmt: skip
+            for row, one in zip(part, made, strict=True):
+                row.ids, row.logprobs, row.margin = one["ids"], one["logprobs"], one["margin"]
+                row.prompt_logprobs = one["prompt_logprobs"]
+                ended = row.ids[-1] in self.stop_ids
+                row.text, row.finish_reason = (
+                    self._text(row.ids[:-1] if ended else row.ids),
+                    "stop" if ended else "length",
+                )
+
+
+def main():
+    """Compare the replies of both decoders to a few questions."""
+    from hybridmem_plugins.samples import load_corpus, load_questions
+
+    plain, fast = LocalModel(adapter="smollm2-135m"), FastLocal(adapter="smollm2-135m")
+    for asked in load_questions():
+        passages = [passage for passage in load_corpus() if passage.id in asked.gold] or load_corpus()[:2]
+        for options in ({"adapter": BASE, "max_new_tokens": 24}, {"reading": "together"}, {"reading": "each"}):
+            ours, theirs = (local.answer(asked.question, passages, **options).text for local in (fast, plain))
+            print("same" if ours == theirs else f"other: {ours!r} for {theirs!r}")
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,8 @@ def made(count: int) -> list[ReadQuestion]:
             )
             for place in range(3)
         ]
-        questions.append(ReadQuestion(readings, [place == gold for place in range(3)], gold is not None))
+        unread = Reading("", 0.0, 0.0, -3.0)
+        questions.append(ReadQuestion(unread, readings, [place == gold for place in range(3)], gold is not None))
     return questions
 
 
@@ -37,7 +38,7 @@ def test_right_readings_are_chosen_and_few_questions_declined() -> None:
     assert weights.question > 0
     passages = [Passage(str(place)) for place in range(3)]
     fresh = made(400)[300:]
-    chosen = [settle(passages, [], one.readings, weights) for one in fresh]
+    chosen = [settle(passages, [], [one.unread, *one.readings], weights) for one in fresh]
     answered = [choice.passage for choice, one in zip(chosen, fresh, strict=True) if one.answerable]
     golds = [one.right.index(True) for one in fresh if one.answerable]
     assert sum(a == g for a, g in zip(answered, golds, strict=True)) / len(golds) > 0.85

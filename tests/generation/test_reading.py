@@ -22,7 +22,8 @@ from hybridmem_plugins.generation.reading import (
 )
 from hybridmem_plugins.passage import Passage
 
-WEIGHTS = ReadingWeights(refusal=1.0, answer=0.0, question=0.0, bias=0.0)
+WEIGHTS = ReadingWeights(refusal=1.0, answer=0.0, question=0.0, unread=0.0, bias=0.0)
+NOTHING = Reading("", refusal=9.0, answer=0.0, question=0.0)
 ENGINE = Passage("It was designed by Charles Babbage.", title="Analytical Engine")
 BABBAGE = Passage("He was born in London.", title="Charles Babbage")
 BREAD = Passage("Bread is baked from flour.", title="Bread")
@@ -36,7 +37,7 @@ def test_a_lead_is_the_sentence_that_names_a_passage_and_suits_the_question_best
     other = Passage("Charles Babbage liked trains.", title="Trains")
     [lead] = find_leads("Where was the designer of the engine born?", [other, ENGINE, BABBAGE])
     assert (lead.source, lead.target) == (1, 2)
-    assert contexts_of([other, ENGINE, BABBAGE], [lead])[3].text == (
+    assert contexts_of([other, ENGINE, BABBAGE], [lead])[4].text == (
         "Analytical Engine: It was designed by Charles Babbage. He was born in London."
     )
     assert find_leads("Where?", [BREAD, ENGINE]) == [], "nobody names the other"
@@ -44,29 +45,29 @@ def test_a_lead_is_the_sentence_that_names_a_passage_and_suits_the_question_best
 
 
 def test_the_surest_reading_answers_and_names_its_passage() -> None:
-    choice = settle([BREAD, BABBAGE], [], [reading("flour", 1.0), reading("London", 3.0)], WEIGHTS)
+    choice = settle([BREAD, BABBAGE], [], [NOTHING, reading("flour", 1.0), reading("London", 3.0)], WEIGHTS)
     assert (choice.text, choice.passage) == ("[2] London", 1)
     assert choice.confidence == pytest.approx(math.exp(3) / (1 + math.exp(1) + math.exp(3)))
 
 
 def test_passages_that_answer_alike_outweigh_a_surer_one() -> None:
     passages = [BREAD, Passage("a"), Passage("b")]
-    choice = settle(passages, [], [reading("x", 1.5), reading("the Y", 1.0), reading("y", 1.2)], WEIGHTS)
+    choice = settle(passages, [], [NOTHING, reading("x", 1.5), reading("the Y", 1.0), reading("y", 1.2)], WEIGHTS)
     assert choice.passage == 2
 
 
 def test_caution_declines_what_is_not_sure_enough() -> None:
-    readings = [reading("flour", 0.5)]
+    readings = [NOTHING, reading("flour", 0.5)]
     assert settle([BREAD], [], readings, WEIGHTS).text == "[1] flour"
     declined = settle([BREAD], [], readings, WEIGHTS, caution=1.0)
     assert (declined.text, declined.passage) == (ABSTENTION, None)
-    assert settle([], [], [], WEIGHTS).text == ABSTENTION
+    assert settle([], [], [NOTHING], WEIGHTS).text == ABSTENTION
 
 
 def test_a_lead_makes_its_passage_surer_but_answers_nothing_itself() -> None:
     passages = [ENGINE, BABBAGE]
     leads = find_leads("Where was the designer born?", passages)
-    plain = [reading("1837", 1.0), reading("London", -2.0)]
+    plain = [NOTHING, reading("1837", 1.0), reading("London", -2.0)]
     assert settle(passages, leads, [*plain, reading("London", 4.0)], WEIGHTS).text == "[2] London"
     assert settle(passages, leads, [*plain, reading("Charles Babbage", 4.0)], WEIGHTS).text == "[2] London"
     assert settle(passages, leads, [*plain, reading("designed", 4.0)], WEIGHTS).text == "[1] 1837"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hybridmem_plugins.errors import require
 from hybridmem_plugins.generation.reading import Reading, ReadingWeights
-
-MEASURED = ("refusal", "answer", "question")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +16,13 @@ class ReadQuestion:
     """A question whose passages were each read alone.
 
     Attributes:
+        unread: The reading of no passage.
         readings: One for each passage.
         right: Whether each reading's reply holds a gold answer.
         answerable: Whether a passage holds the answer.
     """
 
+    unread: Reading
     readings: Sequence[Reading]
     right: Sequence[bool]
     answerable: bool
@@ -48,10 +49,10 @@ def fit_weights(
     if not any(one.answerable for one in used) or all(one.answerable for one in used):
         msg = "Weights need questions with a right reading and questions without an answer."
         raise ValueError(msg)
-    table = torch.tensor([_measures(reading) for one in used for reading in one.readings], dtype=torch.float64)
+    table = torch.cat([_table(torch, one) for one in used])
     centre, spread = table.mean(0), table.std(0) + 1e-9
     scaled = [(_table(torch, one) - centre) / spread for one in used]
-    weights = torch.zeros(len(MEASURED) + 1, dtype=torch.float64, requires_grad=True)
+    weights = torch.zeros(5, dtype=torch.float64, requires_grad=True)
 
     def loss() -> Any:
         total = torch.zeros((), dtype=torch.float64)
@@ -72,27 +73,21 @@ def fit_weights(
     optimiser.step(step)
     found = (weights[:-1].detach() / spread).tolist()
     bias = float(weights[-1].detach()) - sum(one * at for one, at in zip(found, centre.tolist(), strict=True))
-    fitted = ReadingWeights(-found[0], found[1], found[2], bias)
+    fitted = ReadingWeights(-found[0], found[1], found[2], found[3] - found[2], bias)
     return _declining(fitted, questions, wrong_refusals)
 
 
-def _measures(reading: Reading) -> list[float]:
-    return [float(getattr(reading, name)) for name in MEASURED]
-
-
 def _table(torch: Any, question: ReadQuestion) -> Any:
-    return torch.tensor([_measures(reading) for reading in question.readings], dtype=torch.float64)
+    unread = question.unread.question
+    rows = [[one.refusal, one.answer, one.question - unread, unread] for one in question.readings]
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _declining(weights: ReadingWeights, questions: Sequence[ReadQuestion], share: float) -> ReadingWeights:
     """Set the bias so that at most a share of the answerable questions is declined."""
-    import math
-
     sure = sorted(
-        math.log(sum(math.exp(min(weights.score(reading), 500.0)) for reading in one.readings))
+        math.log(sum(math.exp(min(weights.score(reading, one.unread), 500.0)) for reading in one.readings))
         for one in questions
         if one.answerable and one.readings
     )
-    return ReadingWeights(
-        weights.refusal, weights.answer, weights.question, weights.bias - sure[int(share * len(sure))] + 1e-6
-    )
+    return replace(weights, bias=weights.bias - sure[int(share * len(sure))] + 1e-6)

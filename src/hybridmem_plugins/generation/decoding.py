@@ -162,7 +162,7 @@ SHARED = 24
 """From so many tokens on, a beginning that all prompts of a batch share is read once for all of them."""
 
 
-def _shared_length(prompts: Sequence[list[int]], most: int) -> int:
+def shared_length(prompts: Sequence[list[int]], most: int) -> int:
     """Return how many tokens all prompts begin with alike, at most `most`."""
     first, last = min(prompts), max(prompts)
     same = next((n for n, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
@@ -196,7 +196,7 @@ class _Batch:
         if len(self.rows) < 2:
             return 0
         read_alone = min(len(row.prompt) - 1 - row.scored for row in self.rows)
-        shared = _shared_length([row.prompt for row in self.rows], read_alone)
+        shared = shared_length([row.prompt for row in self.rows], read_alone)
         return shared if shared >= SHARED else 0
 
     def first_logits(self) -> Any:

@@ -67,7 +67,7 @@ def adapter_reading(adapter: str | Path) -> ReadingWeights | None:
     """Return what chooses among readings of single passages with an adapter, None where nothing was fitted.
 
     Raises:
-        ValueError: The file beside the adapter does not hold the four numbers.
+        ValueError: The file beside the adapter does not hold the five numbers.
     """
     file = _answering(adapter)
     told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -76,7 +76,8 @@ def adapter_reading(adapter: str | Path) -> ReadingWeights | None:
     try:
         return ReadingWeights(**{str(name): float(value) for name, value in told["reading"].items()})
     except (ValueError, TypeError, AttributeError) as error:
-        msg = f"'reading' in '{file}' must hold the numbers 'refusal', 'answer', 'question' and 'bias' ({error})."
+        names = ", ".join(ReadingWeights.__dataclass_fields__)
+        msg = f"'reading' in '{file}' must hold the numbers {names} ({error})."
         raise ValueError(msg) from error
 
 

@@ -342,7 +342,7 @@ class LocalModel:
     ) -> list[Generation]:
         """Answer questions, reading each passage alone; see `answer`. All readings are decoded together."""
         self.reads("each", adapter)
-        name, turns, contexts = self.check_adapter(adapter), [], list[tuple[str, Passage]]()
+        name, turns, contexts = self.check_adapter(adapter), [], list[tuple[str, Passage | None]]()
         for question, given in asked:
             passages = [Passage(one) if isinstance(one, str) else one for one in given]
             leads = find_leads(question, passages)
@@ -351,7 +351,7 @@ class LocalModel:
         readings = read_contexts(self, contexts, adapter=name, template=template, cancelled=cancelled, **settings)
         results = []
         for passages, leads, start in turns:
-            own = readings[start : start + len(passages) + len(leads)]
+            own = readings[start : start + 1 + len(passages) + len(leads)]
             chosen = settle(passages, leads, own, self.reading_weights[name], caution)
             read, written = sum(one.input_tokens for one in own), sum(one.output_tokens for one in own)
             results.append(Generation(chosen.text, "stop", read, written, name))

@@ -36,7 +36,8 @@ class Reading:
         text: The reply; abstaining was ruled out.
         refusal: How much likelier than any other first token that of an abstention was, in nats.
         answer: Natural log-probability of the reply.
-        question: Mean natural log-probability of the question's tokens after the context; 0 where it is not known.
+        question: Mean natural log-probability of the question's tokens after the context: how much the context leads
+            one to ask it; 0 where it is not known.
         input_tokens: Of the prompt.
         output_tokens: Generated.
     """
@@ -57,18 +58,25 @@ class ReadingWeights:
         refusal: Weight of `Reading.refusal`, turned round.
         answer: Weight of `Reading.answer`.
         question: Weight of `Reading.question`.
+        unread: Weight of `Reading.question` where nothing is read, which says how usual the question itself is.
         bias: Added; lower declines more often.
     """
 
     refusal: float
     answer: float
     question: float
+    unread: float
     bias: float
 
-    def score(self, reading: Reading) -> float:
-        """Return how much surer than of abstaining one may be of a reading, in nats."""
-        told = -self.refusal * reading.refusal + self.answer * reading.answer + self.question * reading.question
-        return told + self.bias
+    def score(self, reading: Reading, unread: Reading) -> float:
+        """Return how much surer than of abstaining one may be of a reading, in nats.
+
+        Args:
+            reading: Of a passage.
+            unread: Of no passage, for the same question.
+        """
+        told = self.answer * reading.answer - self.refusal * reading.refusal
+        return told + self.question * reading.question + self.unread * unread.question + self.bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +135,12 @@ def find_leads(question: str, passages: Sequence[Passage]) -> list[Lead]:
     return leads
 
 
-def contexts_of(passages: Sequence[Passage], leads: Sequence[Lead]) -> list[Passage]:
-    """Return what is read: each passage as it stands, then each one that is led to, under its lead."""
+def contexts_of(passages: Sequence[Passage], leads: Sequence[Lead]) -> list[Passage | None]:
+    """Return what is read: nothing, then each passage as it stands, then each one that is led to, under its lead."""
     led = [
         replace(passages[lead.target], text=f"{lead.sentence} {passages[lead.target].text}", id=None) for lead in leads
     ]
-    return [*passages, *led]
+    return [None, *passages, *led]
 
 
 def settle(
@@ -156,8 +164,8 @@ def settle(
         weights: How sure each reading is.
         caution: Nats added to abstaining.
     """
-    replies = [read_reply(reading.text).answer for reading in readings]
-    scores = [weights.score(reading) for reading in readings]
+    replies = [read_reply(reading.text).answer for reading in readings[1:]]
+    scores = [weights.score(reading, readings[0]) for reading in readings[1:]]
     answers, sure = replies[: len(passages)], scores[: len(passages)]
     for place, lead in enumerate(leads, len(passages)):
         at, passage = lead.target, passages[lead.target]
@@ -182,16 +190,16 @@ def settle(
 
 def read_contexts(
     local: LocalModel,
-    asked: Iterable[tuple[str, Passage]],
+    asked: Iterable[tuple[str, Passage | None]],
     *,
     adapter: str | None = None,
     template: str = "numbered",
     cancelled: threading.Event | None = None,
     **settings: Any,
 ) -> list[Reading]:
-    """Answer each question from its one passage, and keep how sure the model was.
+    """Answer each question from its one passage, or from none, and keep how sure the model was.
 
-    A passage too long for the context window loses its end.
+    A passage too long for the context window loses its end. Where there is none, a single token is generated.
 
     Args:
         local: The model.
@@ -209,12 +217,17 @@ def read_contexts(
 
 
 def _row(
-    local: LocalModel, question: str, passage: Passage, template: str, settings: GenerationSettings, refusing: int
+    local: LocalModel,
+    question: str,
+    passage: Passage | None,
+    template: str,
+    settings: GenerationSettings,
+    refusing: int,
 ) -> tuple[Row, int]:
     """Return the row to generate, and how many tokens follow the question."""
     form, room = get_template(template), local.context_window - settings.max_new_tokens
-    text = render_chat(local.tokenizer, form.messages(question, [passage]))
-    while len(ids := local.tokens(text)) > room and passage.text:
+    text = render_chat(local.tokenizer, form.messages(question, [passage] if passage else []))
+    while len(ids := local.tokens(text)) > room and passage and passage.text:
         # Tokens are counted in characters here, rather too many than too few; the loop makes up for the rest.
         keep = len(passage.text) - max(16, 3 * (len(ids) - room))
         passage = replace(passage, text=passage.text[: max(0, keep)])
@@ -223,6 +236,7 @@ def _row(
     place = text.rindex(question) if question in text else len(text)
     tail, after = local.tokens(" " + text[place:]), local.tokens(text[place + len(question) :])
     row.weighed = refusing
+    row.limit = row.limit if passage else 1
     row.scored = len(tail) if row.prompt[-len(tail) :] == tail and len(tail) < len(row.prompt) else 0
     return row, len(after)
 
