@@ -24,14 +24,20 @@ from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.extraction.model import Extraction, TypedFact
 from hybridmem_plugins.memory.cachefile import load_cache, save_cache
 from hybridmem_plugins.memory.caches import Batch
-from hybridmem_plugins.memory.graph import (
+from hybridmem_plugins.memory.graph import NODE_PREFIX
+from hybridmem_plugins.memory.rows import Mask
+from hybridmem_plugins.memory.steps import (
+    ALL_KINDS,
     MAX_DEFINERS,
     MAX_MENTIONS_BACKWARD,
     MAX_MENTIONS_SHARED,
-    NODE_PREFIX,
+    Columns,
+    Link,
+    NameInfo,
+    StepKind,
+    Steps,
+    maximal,
 )
-from hybridmem_plugins.memory.rows import Mask
-from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
 from hybridmem_plugins.memory.titles import Titles, forms
 from hybridmem_plugins.passage import Passage
 
@@ -75,7 +81,8 @@ class Mentioned:
     Attributes:
         name: The name.
         row: The passage's row.
-        kind: What made the name stand out.
+        kind: What made the name stand out; `title` where nothing but that it is one. Of who mentions a name, more need
+            not be said.
     """
 
     name: str

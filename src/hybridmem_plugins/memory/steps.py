@@ -9,12 +9,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# Names said in more passages than this connect too much to say anything ("film", "1990").
+MAX_MENTIONS_BACKWARD = 50
+MAX_MENTIONS_SHARED = 20
+MAX_DEFINERS = 25
+
 StepKind = Literal["forward", "backward", "shared"]
 ALL_KINDS: tuple[StepKind, ...] = ("forward", "backward", "shared")
 
 
-@dataclass(frozen=True, slots=True)
-class NameInfo:
+class NameInfo(NamedTuple):
     """What the graph knows of a name.
 
     Attributes:
@@ -92,10 +96,7 @@ class Columns:
 
 def maximal(names: list[str]) -> list[str]:
     """Drop the names that are only part of a longer one, as `york` of `new york`."""
-    parts: set[str] = set()
-    for name in names:
-        if " " in name:
-            words = name.split(" ")
-            for size in range(1, len(words)):
-                parts.update(" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
-    return [name for name in names if name not in parts] if parts else names
+    if len(names) < 2:
+        return names
+    all_words = "\x00".join([f" {name} " for name in names])
+    return [name for name in names if all_words.count(f" {name} ") == 1]
