@@ -45,8 +45,7 @@ _WIKI_LINK = re.compile(r"\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]\n]{1,200}))?\]\]")
 _HTML_LINK = re.compile(r"<a\s[^<>]*href\s*=\s*[\"']([^\"']{1,500})[\"'][^>]*>([^<]{1,200})</a>", re.IGNORECASE)
 _HEADING = re.compile(r"^#{1,6}[ \t]+(.{1,300}?)[ \t#]*$", re.MULTILINE)
 _QUALIFIER = re.compile(r"\s*[(（\[].*[)）\]]\s*$")
-# What may stand before the name that a text opens with.
-_BEFORE_SUBJECT = re.compile(r"\W*(?:(?:the|an?|der|die|das|le|la|les|el|los|las|il)\b)?\W*", re.IGNORECASE)
+_LOWER = re.compile(r"\W*[a-zß-öø-ÿа-яё]")  # as a note begins that is not about the name it says first
 _FILE = re.compile(r"[^/\\]\.[A-Za-z]{1,8}$")
 _LONGEST_FILE_TITLE = 200  # characters
 _MAX_NAME_WORDS = 8
@@ -123,7 +122,7 @@ def _file_titles(metadata: Mapping[str, Any]) -> list[str]:
 def _leading_subject(sentence: str) -> Iterator[str]:
     """Yield the name an untitled passage opens with, which is what encyclopedic and technical prose is about."""
     for surface, _, offset in _names(sentence, [(0, len(sentence))]):
-        if _BEFORE_SUBJECT.fullmatch(sentence, 0, offset):
+        if offset <= len("The “") and not _LOWER.match(sentence, 0, offset):
             yield surface
         return
 
