@@ -26,7 +26,7 @@ from hybridmem_plugins.memory.graph import ALL_KINDS
 from hybridmem_plugins.retrieval import features as comparing
 from hybridmem_plugins.retrieval import walk as walking
 from hybridmem_plugins.retrieval.engine import all_features
-from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, NAMED_FEATURES, POOL
+from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, NAMED_FEATURES, POOL, SURE_FEATURES
 from hybridmem_plugins.retrieval.ranker import FEATURES, Ranker
 from hybridmem_plugins.retrieval.walk import WALK_FEATURES, no_walk, walk
 from results import write_marked
@@ -72,9 +72,8 @@ def _kind(kind: str) -> frozenset[str]:
 
 
 _ALL = frozenset({"vectors", "words", "names"})
-_VECTORS = {
-    "similarity", "similarity_rank", "similarity_rank_named", "similarity_rest", "beyond_similarity", *_ending("_rest")
-}  # fmt: skip
+_RANKS = {"similarity_rank", "similarity_rank_named", *SURE_FEATURES}
+_VECTORS = {"similarity", "similarity_rest", "beyond_similarity", *_RANKS, *_ending("_rest")}
 _WORDS = {"words", "words_rank", "words_rank_named", "coverage", "beyond_words", *_ending("_new")}
 PARTS = [
     Part("(everything on)"),
@@ -91,6 +90,7 @@ PARTS = [
     Part("what a step adds (`_new`)", _ending("_new")),
     Part("what the best leaves open", frozenset(BEYOND_FEATURES)),
     Part("ranks that count less beside a name", frozenset(NAMED_FEATURES)),
+    Part("trust where the nearest stand out", frozenset(SURE_FEATURES)),
     Part("passages of one name that count less by rank", crowded=False),
     Part("written questions in the fit", written=False),
 ]

@@ -8,7 +8,7 @@ Ids start with the memory's, so that several memories may share a graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
@@ -40,12 +40,22 @@ _INDEX: Mapping[str, str] = {
     "memgraph": "CREATE INDEX ON :{label}(id)",
 }
 
-_PASSAGES = "UNWIND $ids AS id MATCH (p:HybridPassage {id: id}) "
-_NAMES = "UNWIND $ids AS id MATCH (n:HybridName {id: id}) "
+# Kuzu and Ladybug find a node by its id at once only where a statement names one id; of many they look at all nodes.
+_FEW = 16
+_PARTS = 200
+
+_PASSAGES = "MATCH (p:HybridPassage {id: id}) "
+_NAMES = "MATCH (n:HybridName {id: id}) "
 _SAID = (
     _PASSAGES + "MATCH (p)-[m:HYBRID_MENTIONS]->(n:HybridName) "
-    "RETURN n.name AS name, p.row AS row, m.kind AS kind, m.position AS position, 1 AS said"
+    "RETURN n.name AS name, [p.row] AS rows, m.kind AS kind, m.position AS position, 1 AS said"
 )
+_SAYS = "MATCH (q:HybridPassage)-[m:HYBRID_MENTIONS]->(n) "
+# One list of numbers a name is the least to send; those that say it only as a title are below zero.
+_SAYERS = "collect(CASE WHEN m.kind = 'title' THEN -q.row ELSE q.row END)"
+_SAYER = "AS rows, '' AS kind, 0 AS position, 0 AS said"
+# Dialects in which a part of a statement can stop early.
+_BOUNDED = ("neo4j", "falkordb", "memgraph")
 
 
 class CypherGraph:
@@ -115,33 +125,32 @@ class CypherGraph:
 
     def forget(self, memory: str, rows: Sequence[int]) -> list[str]:
         """Delete passages and their facts; see `GraphEngine`."""
-        names: dict[str, None] = {}
-        for part in _chunks([_id(memory, row) for row in rows]):
-            ids = {"ids": part}
-            said = "MATCH (p)-[:HYBRID_MENTIONS|HYBRID_DEFINES]->(n:HybridName) RETURN DISTINCT n.name AS name"
-            names.update(dict.fromkeys(line["name"] for line in self._query(_PASSAGES + said, ids) or []))
-            self._query(_PASSAGES + "MATCH (p)-[:HYBRID_STATES]->(f:HybridFact) DETACH DELETE f", ids)
-            self._query(_PASSAGES + "DETACH DELETE p", ids)
+        ids = [_id(memory, row) for row in rows]
+        said = "MATCH (p)-[:HYBRID_MENTIONS|HYBRID_DEFINES]->(n:HybridName) RETURN DISTINCT n.name AS name"
+        names = dict.fromkeys(line["name"] for line in self._change(_PASSAGES + said, ids))
+        self._change(_PASSAGES + "MATCH (p)-[:HYBRID_STATES]->(f:HybridFact) DETACH DELETE f", ids)
+        self._change(_PASSAGES + "DETACH DELETE p", ids)
         return list(names)
 
     def prune(self, memory: str, names: Sequence[str], untitled: Sequence[str]) -> None:
         """Delete names that no passage has; see `GraphEngine`."""
-        for part in _chunks([_id(memory, name) for name in untitled]):
-            late = "MATCH (:HybridPassage)-[m:HYBRID_MENTIONS]->(n) WHERE m.kind = 'title' DELETE m"
-            self._query(_NAMES + late, {"ids": part})
-        for part in _chunks([_id(memory, name) for name in names]):
-            orphan = (
-                "OPTIONAL MATCH (p:HybridPassage)-[:HYBRID_MENTIONS|HYBRID_DEFINES]->(n) "
-                "WITH n, count(p) AS passages WHERE passages = 0 DETACH DELETE n"
-            )
-            self._query(_NAMES + orphan, {"ids": part})
+        late = "MATCH (:HybridPassage)-[m:HYBRID_MENTIONS]->(n) WHERE m.kind = 'title' DELETE m"
+        self._change(_NAMES + late, [_id(memory, name) for name in untitled])
+        orphan = (
+            "OPTIONAL MATCH (p:HybridPassage)-[:HYBRID_MENTIONS|HYBRID_DEFINES]->(n) "
+            "WITH n, count(p) AS passages WHERE passages = 0 DETACH DELETE n"
+        )
+        self._change(_NAMES + orphan, [_id(memory, name) for name in names])
 
     def mentioning(
         self, memory: str, names: Sequence[str], limit: int | None, only: Sequence[int] | None
     ) -> list[Mentioned]:
         """Return who mentions some names; see `GraphEngine`."""
-        given = {"ids": [_id(memory, name) for name in names]}
-        return _mentioned(self._query(_NAMES + self._sayers(limit, only), given | _bounds(only)))
+        ids = [_id(memory, name) for name in names]
+        if self._dialect == "kuzu" and len(ids) > _FEW:  # most are no names at all
+            known = self._query(f"UNWIND $ids AS id {_NAMES}RETURN n.id AS id", {"ids": ids})
+            ids = [line["id"] for line in known]
+        return _sayers_in(self._read([_NAMES + self._sayers(limit, only)], ids, only))
 
     def around(
         self, memory: str, rows: Sequence[int], names: Sequence[str], limit: int | None, only: Sequence[int] | None
@@ -151,16 +160,18 @@ class CypherGraph:
         The other names are those that the passages define, which the database knows.
         """
         leading = "HYBRID_MENTIONS|HYBRID_DEFINES" if names else "HYBRID_MENTIONS"
-        around = f"{_PASSAGES}MATCH (p)-[:{leading}]->(n:HybridName) WITH DISTINCT n {self._sayers(limit, only)}"
-        given = {"ids": [_id(memory, row) for row in rows]} | _bounds(only)
-        lines = self._query(f"{_SAID} UNION ALL {around}", given) or []
-        said = sorted((line for line in lines if line["said"]), key=lambda line: (line["row"], line["position"]))
-        return _mentioned(said), _mentioned([line for line in lines if not line["said"]])
+        # Kuzu keeps the plan that it made first; with `WITH`, that looks at all relations.
+        once = "" if self._dialect == "kuzu" else "WITH DISTINCT n "
+        around = f"{_PASSAGES}MATCH (p)-[:{leading}]->(n:HybridName) {once}{self._sayers(limit, only)}"
+        lines = self._read([_SAID, around], [_id(memory, row) for row in rows], only)
+        said = [line for line in lines if line["said"]]
+        # Where each passage was asked about for itself, what several say comes several times.
+        others = {line["name"]: line for line in lines if not line["said"]}
+        return _mentioned(said), _sayers_in(others.values())
 
     def said_by(self, memory: str, rows: Sequence[int]) -> list[Mentioned]:
         """Return what passages say; see `GraphEngine`."""
-        lines = self._query(_SAID, {"ids": [_id(memory, row) for row in rows]}) or []
-        return _mentioned(sorted(lines, key=lambda line: (line["row"], line["position"])))
+        return _mentioned(self._read([_SAID], [_id(memory, row) for row in rows], None))
 
     def facts(self, memory: str, names: Sequence[str] | None) -> list[tuple[str, str, str, int]]:
         """Return the facts about names; see `GraphEngine`."""
@@ -168,23 +179,50 @@ class CypherGraph:
         if names is None:
             lines = self._query(f"MATCH (f:HybridFact) WHERE f.memory = $memory {columns}", {"memory": memory})
         else:
-            about = f"MATCH (f:HybridFact)-[:HYBRID_ABOUT]->(n) {columns}"
-            lines = self._query(_NAMES + about, {"ids": [_id(memory, name) for name in names]})
+            about = f"{_NAMES}MATCH (f:HybridFact)-[:HYBRID_ABOUT]->(n) {columns}"
+            lines = self._read([about], [_id(memory, name) for name in names], None)
         return [(line["subject"], line["relation"], line["object"], line["row"]) for line in lines or []]
 
     def _sayers(self, limit: int | None, only: Sequence[int] | None) -> str:
         """Return the end of a statement that reads, for names `n`, who says them."""
-        where = "" if only is None else "WHERE q.row IN $kept "
-        kuzu = self._dialect == "kuzu"
-        first = "" if limit is None else f"[1:{limit}]" if kuzu else f"[0..{limit}]"
-        one = ("CAST(one[1] AS INT64)", "one[2]") if kuzu else ("one[0]", "one[1]")
-        # Kuzu's lists hold one type.
-        pair = "[CAST(q.row AS STRING), m.kind]" if kuzu else "[q.row, m.kind]"
-        return (
-            f"MATCH (q:HybridPassage)-[m:HYBRID_MENTIONS]->(n) {where}"
-            f"WITH n.name AS name, collect({pair}){first} AS found UNWIND found AS one "
-            f"RETURN name, {one[0]} AS row, {one[1]} AS kind, 0 AS position, 0 AS said"
-        )
+        says = _SAYS + ("" if only is None else "WHERE q.row IN $kept ")
+        name = "n.name AS name"
+        if limit is None:
+            return f"{says}RETURN {name}, {_SAYERS} {_SAYER}"
+        if self._dialect in _BOUNDED:
+            one = f"CALL {{ WITH n {says}WITH q, m LIMIT {limit} RETURN {_SAYERS} AS found }} "
+            return f"{one}RETURN {name}, found {_SAYER}"
+        first = f"[1:{limit}]" if self._dialect == "kuzu" else f"[0..{limit}]"
+        return f"{says}RETURN {name}, {_SAYERS}{first} {_SAYER}"
+
+    def _read(
+        self, statements: Sequence[str], ids: Sequence[str], only: Sequence[int] | None
+    ) -> list[Mapping[str, Any]]:
+        """Return the lines of statements about each `id` together, in one round trip (Kuzu: for 200 ids)."""
+        if not ids:
+            return []
+        given = {} if only is None else {"kept": list(only)}
+        if self._dialect != "kuzu":
+            union = " UNION ALL ".join(f"UNWIND $ids AS id {statement}" for statement in statements)
+            return list(self._query(union, {"ids": list(ids), **given}) or [])
+        lines: list[Mapping[str, Any]] = []
+        for part in _chunks(ids, _PARTS):
+            union = " UNION ALL ".join(
+                statement.replace("{id: id}", f"{{id: $id{n}}}") for statement in statements for n in range(len(part))
+            )
+            lines += self._query(union, {f"id{n}": one for n, one in enumerate(part)} | given)
+        return lines
+
+    def _change(self, statement: str, ids: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Run a statement that changes something about each `id`; return the lines."""
+        lines: list[Mapping[str, Any]] = []
+        if self._dialect == "kuzu" and len(ids) <= _FEW:
+            for one in ids:
+                lines += self._query(statement.replace("{id: id}", "{id: $id}"), {"id": one}) or []
+            return lines
+        for part in _chunks(ids):
+            lines += self._query(f"UNWIND $ids AS id {statement}", {"ids": part}) or []
+        return lines
 
     def _merge_names(self, memory: str, names: Mapping[str, None]) -> None:
         self._each(
@@ -234,14 +272,15 @@ def _id(memory: str, what: object) -> str:
     return f"{memory[:16]} {what}"
 
 
-def _bounds(only: Sequence[int] | None) -> dict[str, Any]:
-    return {} if only is None else {"kept": list(only)}
+def _mentioned(lines: Iterable[Mapping[str, Any]]) -> list[Mentioned]:
+    ordered = sorted(lines, key=lambda line: (line["rows"][0], line["position"]))
+    return [Mentioned(line["name"], int(line["rows"][0]), line["kind"]) for line in ordered]
 
 
-def _mentioned(lines: Sequence[Mapping[str, Any]] | None) -> list[Mentioned]:
-    return [Mentioned(line["name"], int(line["row"]), line["kind"]) for line in lines or []]
+def _sayers_in(lines: Iterable[Mapping[str, Any]]) -> list[Mentioned]:
+    return [Mentioned(line["name"], abs(row), "title" if row < 0 else "") for line in lines for row in line["rows"]]
 
 
-def _chunks(items: Sequence[T]) -> Iterator[list[T]]:
-    for start in range(0, len(items), _CHUNK):
-        yield list(items[start : start + _CHUNK])
+def _chunks(items: Sequence[T], size: int = _CHUNK) -> Iterator[list[T]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

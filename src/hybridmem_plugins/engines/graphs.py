@@ -81,7 +81,8 @@ class Mentioned:
     Attributes:
         name: The name.
         row: The passage's row.
-        kind: What made the name stand out.
+        kind: What made the name stand out; `title` where nothing but that it is one. Of who mentions a name, more need
+            not be said.
     """
 
     name: str

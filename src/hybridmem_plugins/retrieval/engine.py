@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.retrieval.features import BASE_FEATURES, POOL, Evidence, Floats, named_features
+from hybridmem_plugins.retrieval.features import BASE_FEATURES, POOL, Evidence, Floats, named_features, sure_features
 from hybridmem_plugins.retrieval.linking import Question
 from hybridmem_plugins.retrieval.model import Route
 from hybridmem_plugins.retrieval.ranker import FEATURES, Ranker, default_ranker
@@ -116,7 +116,8 @@ def all_features(evidence: Evidence, walked: Walked, strength: Floats) -> Floats
         return np.zeros((0, len(FEATURES)), dtype=np.float32)
     top = int(np.lexsort((np.array(evidence.pool), -strength))[0])
     beyond = evidence.beyond(walked.rows, walked.covered, walked.rows[top], walked.covered[top])
-    return np.hstack([walked.base, beyond, named_features(walked.base), walked.features])
+    sure = sure_features(walked.base, evidence.semantic.scores)
+    return np.hstack([walked.base, beyond, named_features(walked.base), sure, walked.features])
 
 
 def _situation(question: Question, base: Floats, ranker: Ranker) -> Situation:

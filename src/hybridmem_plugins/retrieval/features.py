@@ -33,11 +33,15 @@ BASE_FEATURES = (
     "coverage",
 )
 _NO_LINK = (0.0, 0.0)
+# The similarity's rank once more, times how far the passage stands above the last that the vectors propose: a strong
+# embedding sets what answers apart from the crowd, and is to be trusted where it does.
+SURE_FEATURES = ("similarity_rank_sure",)
 # What a passage adds to the strongest one: two passages alike answer one half of a question twice.
 BEYOND_FEATURES = ("beyond_words", "beyond_similarity")
 # Ranks again where the question names something: there, being the likest of all says less.
 NAMED_FEATURES = ("similarity_rank_named", "words_rank_named")
 _RANKS = [BASE_FEATURES.index("similarity_rank"), BASE_FEATURES.index("words_rank")]
+_SIMILARITY = BASE_FEATURES.index("similarity")
 _CASED = BASE_FEATURES.index("link_cased")
 
 
@@ -198,6 +202,19 @@ def crowding(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """
     kept: NDArray[np.float64] = 1 / np.sqrt(1.0 + ranks)
     return kept
+
+
+def sure_features(base: Floats, scores: Floats) -> Floats:
+    """Return `SURE_FEATURES` from base features.
+
+    Args:
+        base: Base features of passages.
+        scores: What the vectors proposed, as cosine similarities, best first.
+    """
+    top, crowd = float(scores.max(initial=0)), float(scores[:FIRST_STAGE].min(initial=1))
+    above = base[:, _SIMILARITY] * max(top, 1e-6) - crowd
+    sure: Floats = (base[:, _RANKS[:1]] * np.clip(2 * above, 0, 1)[:, None]).astype(np.float32)
+    return sure
 
 
 def named_features(base: Floats) -> Floats:

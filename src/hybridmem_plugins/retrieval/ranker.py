@@ -10,10 +10,16 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, NAMED_FEATURES, Floats
+from hybridmem_plugins.retrieval.features import (
+    BASE_FEATURES,
+    BEYOND_FEATURES,
+    NAMED_FEATURES,
+    SURE_FEATURES,
+    Floats,
+)
 from hybridmem_plugins.retrieval.walk import WALK_FEATURES
 
-FEATURES = BASE_FEATURES + BEYOND_FEATURES + NAMED_FEATURES + WALK_FEATURES
+FEATURES = BASE_FEATURES + BEYOND_FEATURES + NAMED_FEATURES + SURE_FEATURES + WALK_FEATURES
 
 _LINK_CASED = BASE_FEATURES.index("link_cased")
 
