@@ -288,6 +288,17 @@ def test_what_was_missed_is_made_up_for_and_no_more(make: Stores, tmp_path: Path
     HybridMemory(EMBEDDER, tmp_path / "m", graph=engine).close()
 
 
+def test_a_database_that_lost_everything_is_filled_again(make: Stores, tmp_path: Path) -> None:
+    engine = make()
+    with HybridMemory(EMBEDDER, tmp_path / "m", graph=engine) as memory, expected(load_corpus()) as embedded:
+        memory.add(load_corpus())
+        assert alike(memory, embedded)
+        engine.clear(memory.store.graph._memory)
+        assert not alike(memory, embedded)
+    with HybridMemory(EMBEDDER, tmp_path / "m", graph=engine) as memory, expected(load_corpus()) as embedded:
+        assert alike(memory, embedded)
+
+
 def test_two_memories_share_a_database(make: Stores, tmp_path: Path) -> None:
     corpus = load_corpus()
     engine = make()
