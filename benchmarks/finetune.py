@@ -175,7 +175,7 @@ def measure(options, local, adapter, name, items, full=True):
     evaluate.write_records(out / f"{name}.jsonl", records)
     say(options, f"{name}: {len(records)} replies; {brief(records)}")
     wiki = [row["text"] for row in read_rows(Path(options.data) / "forgetting/wiki-passages.jsonl.gz")]
-    with local._using(adapter):
+    with local.using(adapter):
         losses = forgetting.text_losses(local, wiki[:: options.every], 32)
     summary = {"caution": caution, "perplexity": forgetting.perplexity(losses), "losses": losses}
     say(options, f"{name}: perplexity {summary['perplexity']:.3f}")
@@ -309,7 +309,7 @@ def arm(options):
             torch.cuda.empty_cache()
         tuned = loading.attach_adapter(fresh, options.name, out)
         local = LocalModel.from_objects(tuned, tokenizer, batch_size=options.batch)
-        with local._using(options.name):
+        with local.using(options.name):
             same = forgetting.agreement(local, replay["kept"][:: options.every])
         write_json(Path(options.work) / "results" / f"{options.name}.agreement.json", same)
         for scale in [1.0, *map(float, options.scales.split(",") if options.scales else ())]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hybridmem_plugins.augmentation.templates import ABSTENTION
+from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template
 from hybridmem_plugins.comparison import WAYS, compare, load_benchmark
 from hybridmem_plugins.comparison.costs import Costs, Footprint, footprint, training_of
 from hybridmem_plugins.comparison.figures import difference, mean, quality_table, unanswerable, verdicts
@@ -43,14 +43,21 @@ class Fixed:
     name = "fixed"
     context_window = 4096
 
-    def __init__(self) -> None:
-        self.asked = 0
+    def __init__(self, *, reading_each: bool = False) -> None:
+        self.asked, self.reading_each = 0, reading_each
 
     def tokenizer(self, text: str, **_: Any) -> dict[str, list[int]]:
         return {"input_ids": list(range(len(text.split())))}
 
     def caution_bias(self, adapter: str) -> dict[int, float]:
         return {}
+
+    def reads(self, reading: str | None, adapter: str) -> str:
+        return "each" if self.reading_each and adapter == "tuned" else "together"
+
+    def answer_each(self, asked: Any, *, adapter: str, **_: Any) -> list[Generation]:
+        form = get_template("numbered")
+        return self.generate([form.messages(*one) for one in asked], adapter=adapter)
 
     def generate(self, chats: Any, *, adapter: str, **_: Any) -> list[Generation]:
         self.asked += len(chats)
@@ -122,6 +129,16 @@ def test_each_way_is_scored_by_what_it_answered(folder: Path, tmp_path: Path) ->
     assert average is not None
     assert average.mean == pytest.approx(2 / 3)
     assert mean([], "exact") is None
+
+
+def test_passages_read_one_by_one_are_kept_like_chats(folder: Path, tmp_path: Path) -> None:
+    local = Fixed(reading_each=True)
+    each, together = run(folder, tmp_path / "each", local), run(folder, tmp_path / "together")
+    assert each.of("hybrid_tuned")[0]["exact"]
+    assert [record["answer"] for record in each.records] == [record["answer"] for record in together.records]
+    asked = local.asked
+    assert run(folder, tmp_path / "each", local).records
+    assert local.asked == asked
 
 
 def test_a_second_run_asks_nothing_again(folder: Path, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def test_both_models_answers_are_shown_cited_and_counted(
     monkeypatch.setattr(cli_demo, "missing", list)
     monkeypatch.setattr(LocalModel, "__init__", load)
     monkeypatch.setattr(LocalModel, "generate", generate)
+    monkeypatch.setattr(LocalModel, "reads", lambda *_: "together")
     monkeypatch.setattr(LocalModel, "context_window", 4096)
     monkeypatch.setattr(LocalModel, "caution_bias", lambda *_: {})
     monkeypatch.setenv("COLUMNS", "160")

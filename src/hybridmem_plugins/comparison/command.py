@@ -25,6 +25,9 @@ def compare(
     budget: Annotated[int, typer.Option(min=1, help="Most tokens of passages in a prompt.")] = 768,
     absent: Annotated[int, typer.Option(min=0, help="Questions asked again without their gold passages.")] = 5,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 48,
+    dtype: Annotated[
+        str | None, typer.Option(help="Torch dtype of the models, such as bfloat16; its own default otherwise.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the model on a CPU.")] = None,
 ) -> None:
     """Compare four ways to build an assistant on your own questions, and write a report.
@@ -48,7 +51,7 @@ def compare(
         require("torch", "llm").set_num_threads(threads)
     if train_closed_book:
         closed_book = train(benchmark.passages, closed_book or output / "closed-book")
-    local = load_model(adapter, closed_book)
+    local = load_model(adapter, closed_book, dtype)
     settings = Settings(k=k, budget=budget, max_new_tokens=max_new_tokens, absent=absent)
     with cli_views.progress("Asking", len(WAYS) * (len(benchmark.questions) + absent)) as advance:
         done = [0]
@@ -67,5 +70,6 @@ def compare(
     asked = f"hybridmem compare {data if data == 'samples' else 'DATA'} --output OUT"
     asked += " --train-closed-book" if closed_book else ""
     asked += f" --limit {limit}" if limit else ""
+    asked += f" --dtype {dtype}" if dtype else ""
     for written in write_report(comparison, costs, output, asked):
         typer.echo(f"Wrote {written}")

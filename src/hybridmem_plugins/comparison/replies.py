@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from hybridmem_plugins.generation.loading import adapter_caution, resolve_adapter
+from hybridmem_plugins.generation.loading import adapter_caution, adapter_reading, resolve_adapter
 from hybridmem_plugins.generation.local_model import BASE
-from hybridmem_plugins.system.models import LocalChat, Messages, Reply
+from hybridmem_plugins.system.models import Asked, LocalChat, Messages, ReadingMode, Reply
 
 
 class KeptReplies:
@@ -46,9 +48,10 @@ class KeptReplies:
         self.processor[key] = float(str(record["processor_seconds"]))
         self.alone[key] = bool(record["alone"])
 
-    def key(self, messages: Messages) -> str:
-        """Return what a chat's reply is kept under."""
-        text = json.dumps([self.fingerprint, self.model.max_new_tokens, list(messages)], ensure_ascii=False)
+    def key(self, asked: Asked | Messages) -> str:
+        """Return what a reply is kept under: of a chat, or of passages that are read one by one."""
+        told = ["each", *_told(asked)] if isinstance(asked, Asked) else list(asked)
+        text = json.dumps([self.fingerprint, self.model.max_new_tokens, told], ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
     @property
@@ -66,11 +69,31 @@ class KeptReplies:
 
     def reply(self, chats: Sequence[Messages]) -> list[Reply]:
         """Answer several chats: what is known from the file, the rest together, timed and shared evenly."""
-        keys = [self.key(messages) for messages in chats]
-        new = {key: messages for key, messages in zip(keys, chats, strict=True) if key not in self._known}
+        return self._answered(chats, self.model.reply)
+
+    def reads(self, reading: ReadingMode | None) -> ReadingMode:
+        """Return how the model reads passages."""
+        return self.model.reads(reading)
+
+    def reply_each(self, asked: Sequence[Asked]) -> list[Reply]:
+        """Do as `reply`, each passage being read alone."""
+        return self._answered(asked, self.model.reply_each)
+
+    async def areply_each(self, asked: Asked) -> Reply:
+        """Answer one question; a comparison waits anyway."""
+        return self.reply_each([asked])[0]
+
+    def answer(self, prompts: Sequence[Asked | Messages]) -> list[Reply]:
+        """Answer chats, or questions with passages to read one by one; all of one kind, empty ones left out."""
+        each = [one for one in prompts if isinstance(one, Asked)]
+        return self.reply_each(each) if each else self.reply([one for one in prompts if one])  # type: ignore[misc]
+
+    def _answered(self, asked: Sequence[Any], answer: Callable[[Sequence[Any]], list[Reply]]) -> list[Reply]:
+        keys = [self.key(one) for one in asked]
+        new = {key: one for key, one in zip(keys, asked, strict=True) if key not in self._known}
         if new:
             started, used = time.perf_counter(), time.process_time()
-            replies = self.model.reply(list(new.values()))
+            replies = answer(list(new.values()))
             share, used = (time.perf_counter() - started) / len(new), (time.process_time() - used) / len(new)
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.file.open("a", encoding="utf-8") as file:
@@ -100,10 +123,20 @@ class KeptReplies:
             yield piece
 
 
+def _told(asked: Asked) -> list[Any]:
+    return [asked.question, asked.template, [asdict(replace(passage, id=None)) for passage in asked.passages]]
+
+
 def fingerprint(model: str, adapter: str | Path) -> str:
     """Return a short text that changes with a model's name and an adapter's weights."""
     if str(adapter) == BASE:
         return f"{model}|{BASE}"
     weights = Path(resolve_adapter(adapter)) / "adapter_model.safetensors"
     told = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights.is_file() else "hub"
-    return f"{model}|{Path(str(adapter)).name}|{told}|caution {adapter_caution(adapter):g}"
+    weights_of_reading = adapter_reading(adapter)
+    reading = (
+        "together"
+        if weights_of_reading is None
+        else "each " + ", ".join(f"{value:g}" for value in asdict(weights_of_reading).values())
+    )
+    return f"{model}|{Path(str(adapter)).name}|{told}|caution {adapter_caution(adapter):g}|read {reading}"

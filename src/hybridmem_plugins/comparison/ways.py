@@ -18,7 +18,7 @@ from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.retrieval.model import Route
 from hybridmem_plugins.system.answer import Answer
 from hybridmem_plugins.system.hybrid_system import HybridMemorySystem
-from hybridmem_plugins.system.models import DEFAULT_ADAPTER, LocalChat
+from hybridmem_plugins.system.models import DEFAULT_ADAPTER, Asked, LocalChat, Messages
 
 TUNED, CLOSED = "tuned", "closed_book"
 CLOSED_SYSTEM = "Answer the question in a few words. If you do not know the answer, say: I don't know."
@@ -97,14 +97,17 @@ class Comparison:
         return [record for record in self.records if record["way"] == way and record["absent"] == absent]
 
 
-def load_model(adapter: str | Path = DEFAULT_ADAPTER, closed_book: str | Path | None = None) -> LocalModel:
+def load_model(
+    adapter: str | Path = DEFAULT_ADAPTER, closed_book: str | Path | None = None, dtype: str | None = None
+) -> LocalModel:
     """Load the base once with the adapters of all ways.
 
     Args:
         adapter: The fine-tuned reader.
         closed_book: An adapter trained on the passages themselves; None takes the reader, which was not.
+        dtype: Torch dtype by name; see `LocalModel`.
     """
-    return LocalModel(adapters={TUNED: adapter, CLOSED: closed_book or adapter})
+    return LocalModel(adapters={TUNED: adapter, CLOSED: closed_book or adapter}, dtype=dtype)
 
 
 def compare(
@@ -143,7 +146,7 @@ def compare(
             asked = [_Asked(way, *one, memory, kept, chosen) for one in _asked(benchmark, chosen, way)]
             for start in [*range(chosen.timed), *range(chosen.timed, len(asked), chosen.batch)]:
                 part = asked[start : start + 1 if start < chosen.timed else start + chosen.batch]
-                kept.reply([one.messages() for one in part])
+                kept.answer([one.prompt() for one in part])
                 for one in part:
                     records.append(one.record())
                     if on_record is not None:
@@ -171,15 +174,18 @@ class _Asked:
     model: KeptReplies
     settings: Settings
 
-    def messages(self) -> list[dict[str, str]]:
-        """Return the chat that the question becomes."""
+    def prompt(self) -> Asked | Messages:
+        """Return what the model is asked: a chat, or passages to read one by one; nothing where nothing was found."""
         if self.way.route is None:
             return [{"role": "system", "content": CLOSED_SYSTEM}, {"role": "user", "content": self.question.text}]
-        return self._system().messages(self.question.text, filter=self._filter(), route=self.way.route)
+        asked = self._system().asked(self.question.text, filter=self._filter(), route=self.way.route)
+        if asked is None:
+            return []
+        return asked if self.model.reads(None) == "each" else asked.messages
 
     def record(self) -> Record:
         """Answer, with the seconds of the time when the model was really asked."""
-        key = self.model.key(self.messages())
+        key = self.model.key(self.prompt())
         if self.way.route is None:
             return self._record(self._closed(), key)
         answer = self._system().query(self.question.text, filter=self._filter(), route=self.way.route)
@@ -194,7 +200,7 @@ class _Asked:
         return {ID_KEY: {"$nin": list(self.question.gold)}} if self.absent else None
 
     def _closed(self) -> Answer:
-        reply = self.model.reply([self.messages()])[0]
+        reply = self.model.answer([self.prompt()])[0]
         return Answer(
             self.question.text,
             reply.text,

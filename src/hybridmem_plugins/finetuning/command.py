@@ -95,7 +95,7 @@ def evaluate(
         lines += [f"| {name} | {bootstrap(values)} |"] if values else []
     if forgetting:
         texts = [row["text"] for row in read_rows(data / "forgetting/wiki-passages.jsonl.gz")]
-        with local._using(local.default_adapter):
+        with local.using(local.default_adapter):
             lines.append(f"| perplexity | {keeping.perplexity(keeping.text_losses(local, texts)):.3f} |")
         prompts = read_rows(data / "forgetting/ifeval.jsonl.gz")
         checked = keeping.run_ifeval(local, prompts, local.default_adapter)

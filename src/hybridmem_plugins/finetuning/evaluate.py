@@ -79,15 +79,15 @@ def refusal_margins(
         adapter: Adapter to use, `"base"` for none; None is the model's default.
         template: Prompt template.
     """
-    token = local._tokens(ABSTENTION)[0]
+    token = local.tokens(ABSTENTION)[0]
     chats = [local.rag_messages(item.question, as_passages(item.passages), template=template) for item in items]
     prompts = [local._encode(chat, None) for chat in chats]
     margins = [0.0] * len(items)
     order = sorted(range(len(items)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), local.batch_size):
         part = order[start : start + local.batch_size]
-        with local._using(local.default_adapter if adapter is None else adapter):
-            logits = first_logits(local.model, [prompts[index] for index in part], local._pad_id)
+        with local.using(local.default_adapter if adapter is None else adapter):
+            logits = first_logits(local.model, [prompts[index] for index in part], local.pad_id)
         refusing = logits[:, token].clone()
         logits[:, token] = float("-inf")
         for index, margin in zip(part, (refusing - logits.max(dim=-1).values).tolist(), strict=True):

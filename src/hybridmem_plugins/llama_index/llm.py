@@ -80,7 +80,7 @@ class FinetunedLLM(FunctionCallingLLM):
             if own is None and self.adapter is not None:
                 local_model.default_adapter = self.adapter
         elif self.adapter is not None:
-            local_model._check_adapter(self.adapter)
+            local_model.check_adapter(self.adapter)
         self._local = local_model
         self._settings({})
 
@@ -232,7 +232,7 @@ class FinetunedLLM(FunctionCallingLLM):
         if options["adapter"] not in self._local.adapters and "adapter" not in kwargs:
             options["adapter"] = None
         options["max_new_tokens"] = kwargs.get("max_tokens", self.max_tokens)
-        self._local._choose({key: value for key, value in options.items() if key != "adapter"})
+        self._local.choose({key: value for key, value in options.items() if key != "adapter"})
         return {**options, "tools": kwargs.get("tools")}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,10 +56,20 @@ class GraphParts:
     relations: Relations
     hubs: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
-    def mentioning(self, name: str) -> Iterator[int]:
-        """Iterate over the rows of the passages that mention a name; other names that relate to it have none."""
-        rows = self.rows
-        return (rows[node] for node, edges in self.pred[name].items() if edges is not DEFINES and node in rows)
+    def mentioning(self, name: str) -> list[int]:
+        """Return the rows of the passages that mention a name, in no order; other names that relate to it have none."""
+        rows, said = self.rows, self.pred[name]
+        if self.relations.sources(name):
+            return [rows[node] for node, edges in said.items() if edges is not DEFINES and node in rows]
+        if name in self.titles.definers:
+            return [rows[node] for node, edges in said.items() if edges is not DEFINES]
+        return [rows[node] for node in said]
+
+    def mentions(self, names: Sequence[str]) -> list[int]:
+        """Return how many passages mention each of some names."""
+        pred, definers, sources = self.pred, self.titles.definers, self.relations.counts
+        counts = [len(pred[name]) - len(definers.get(name, ())) for name in names]
+        return [count - sources.get(name, 0) for name, count in zip(names, counts, strict=True)] if sources else counts
 
 
 class Reach:
@@ -93,6 +103,7 @@ class Reach:
         """
         walk = Columns()
         parts = self._parts
+        definers = parts.titles.definers
         for row in rows:
             node = parts.nodes.get(row)
             if node is None:
@@ -101,29 +112,28 @@ class Reach:
             # In an order that does not tell when each became known, so that a reopened memory gives the same paths.
             mentioned = sorted([name for name, edges in names.items() if edges is not DEFINES])
             if "forward" in kinds:
-                for name in maximal([name for name in mentioned if name in parts.titles.definers]):
+                for name in maximal([name for name in mentioned if name in definers]):
                     info = self.info(name)
                     walk.add(row, info.definers, Link("forward", name, info.meanings, info.mentions))
             if "shared" in kinds:
-                for name in mentioned:
-                    if 1 < self._mentions(name) <= MAX_MENTIONS_SHARED:
-                        self._follow(walk, row, "shared", name)
+                self._follow(walk, row, "shared", mentioned, 2, MAX_MENTIONS_SHARED)
             if "backward" in kinds:
-                for name, edges in names.items():
-                    if edges is DEFINES and self._mentions(name) <= MAX_MENTIONS_BACKWARD:
-                        self._follow(walk, row, "backward", name)
+                defined = [name for name, edges in names.items() if edges is DEFINES]
+                self._follow(walk, row, "backward", defined, 1, MAX_MENTIONS_BACKWARD)
         return walk.steps()
 
-    def _follow(self, walk: Columns, row: int, kind: StepKind, name: str) -> None:
-        info = self.info(name)
-        walk.add(row, self._rows(name), Link(kind, name, info.meanings, info.mentions))
+    def _follow(self, walk: Columns, row: int, kind: StepKind, names: Sequence[str], least: int, most: int) -> None:
+        """Add the steps to the passages that mention names, where these are so many."""
+        for name, count in zip(names, self._mentions(names), strict=True):
+            if least <= count <= most:
+                walk.add(row, self._rows(name), Link(kind, name, self.info(name).meanings, count))
 
     def _info(self, name: str) -> NameInfo:
         parts, allowed = self._parts, self._allowed
         definers: Sequence[int] = parts.titles.definers.get(name, ())
         if allowed is not None and definers:
             definers = [row for row in definers if allowed[row]]
-        mentions = min(self._mentions(name), MAX_MENTIONS_BACKWARD + 1)
+        mentions = min(self._mentions([name])[0], MAX_MENTIONS_BACKWARD + 1)
         if len(definers) > MAX_DEFINERS:
             return NameInfo((), len(definers), mentions)
         meanings = len(definers)
@@ -131,19 +141,16 @@ class Reach:
             meanings = len({parts.data[parts.nodes[row]]["title"] for row in definers})
         return NameInfo(tuple(definers), meanings, mentions)
 
-    def _mentions(self, name: str) -> int:
-        """Return how many passages mention a name; with a filter, counted up to one too many."""
-        if self._allowed is not None:
-            return len(self._rows(name))
-        parts = self._parts
-        return len(parts.pred[name]) - len(parts.titles.definers.get(name, ())) - parts.relations.sources(name)
+    def _mentions(self, names: Sequence[str]) -> list[int]:
+        """Return how many passages mention each of some names; with a filter, counted up to one too many."""
+        return self._parts.mentions(names) if self._allowed is None else [len(self._rows(name)) for name in names]
 
     def _rows(self, name: str) -> list[int]:
         """Return the rows of the passages that mention a name, ascending; with a filter, any one too many at most."""
         known = self._mentioning.get(name)
         if known is None:
-            found = self._parts.mentioning(name)
-            known = self._mentioning[name] = sorted(found) if self._allowed is None else self._filtered(name)
+            rows = sorted(self._parts.mentioning(name)) if self._allowed is None else self._filtered(name)
+            known = self._mentioning[name] = rows
         return known
 
     def _filtered(self, name: str) -> list[int]:
@@ -155,7 +162,7 @@ class Reach:
             return sorted([row for row in parts.mentioning(name) if allowed[row]])
         known = parts.hubs.get(name)
         if known is None:
-            known = parts.hubs[name] = np.fromiter(parts.mentioning(name), dtype=np.int64)
+            known = parts.hubs[name] = np.array(parts.mentioning(name), dtype=np.int64)
         for end in (_FIRST, len(known)):  # of most much said names the first few passages are too many already
             found = known[:end][mask[known[:end]]]
             if len(found) > MAX_MENTIONS_BACKWARD or end >= len(known):

@@ -18,8 +18,7 @@ StepKind = Literal["forward", "backward", "shared"]
 ALL_KINDS: tuple[StepKind, ...] = ("forward", "backward", "shared")
 
 
-@dataclass(frozen=True, slots=True)
-class NameInfo:
+class NameInfo(NamedTuple):
     """What the graph knows of a name.
 
     Attributes:

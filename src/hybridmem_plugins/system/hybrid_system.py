@@ -19,7 +19,7 @@ from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 from hybridmem_plugins.system.answer import Answer
 from hybridmem_plugins.system.citing import find_support, is_polar, split_marks
-from hybridmem_plugins.system.models import LocalChat, Reply, as_chat_model
+from hybridmem_plugins.system.models import Asked, LocalChat, PassageReader, ReadingMode, Reply, as_chat_model
 from hybridmem_plugins.system.retrievers import as_retriever, facts_about
 from hybridmem_plugins.system.synthesis import Context, Order, Synthesis
 
@@ -47,6 +47,9 @@ class HybridMemorySystem:
         template: Prompt template; see `Synthesis`.
         withhold_orders: Leave out sentences of passages that give orders to a model; see `defusing.defuse`.
         max_new_tokens: For local models: the longest reply, a sentence quoted before the answer included.
+        reading: For local models: `each` reads every passage alone and answers from the one that the model is surest
+            about, `together` reads all in one prompt. None is `each` where that was fitted for the adapter, as for the
+            shipped one. Other models read together.
         unsupported: What to do with an answer that stands in none of its sources: `abstain`, or `keep` it and say so in
             `reason`. A bare yes or no is kept, since it stands nowhere even when it is right.
 
@@ -74,6 +77,7 @@ class HybridMemorySystem:
         template: str = "numbered",
         withhold_orders: bool = True,
         max_new_tokens: int = 112,
+        reading: ReadingMode | None = None,
         unsupported: Literal["abstain", "keep"] = "abstain",
     ) -> None:
         if k < 1:
@@ -82,8 +86,15 @@ class HybridMemorySystem:
         if unsupported not in ("keep", "abstain"):
             msg = f"unsupported must be 'keep' or 'abstain', not {unsupported!r}"
             raise ValueError(msg)
+        if reading not in (None, "each", "together"):
+            msg = f"reading must be 'each' or 'together', not {reading!r}"
+            raise ValueError(msg)
         self.synthesis = Synthesis(budget, max_facts, order, template, withhold_orders)
         self.model = as_chat_model(model, adapter=adapter, max_new_tokens=max_new_tokens)
+        if reading == "each" and not isinstance(self.model, PassageReader):
+            msg = f"reading='each' needs a local model; a {type(model).__name__} reads together"
+            raise TypeError(msg)
+        self.reading = reading
         self._own = memory is None or isinstance(memory, str | os.PathLike)
         self.retriever = as_retriever(HybridMemory(path=memory) if self._own else memory)
         self.k, self.unsupported = k, unsupported
@@ -172,12 +183,34 @@ class HybridMemorySystem:
         turns = [self._prepared(question, filter, route) for question in questions]
         asked = [turn for turn in turns if turn.context is not None]
         started = time.perf_counter()
-        replies = self.model.reply([turn.messages for turn in asked]) if asked else []
+        replies = self._replies([turn.asked for turn in asked]) if asked else []
         share = (time.perf_counter() - started) / max(1, len(asked))
         for turn, reply in zip(asked, replies, strict=True):
             turn.timings["generation"] = share
             turn.reply = reply
         return [self._finished(turn) for turn in turns]
+
+    def _replies(self, asked: Sequence[Asked]) -> list[Reply]:
+        if (reader := self._reader) is not None:
+            return reader.reply_each(asked)
+        return self.model.reply([one.messages for one in asked])
+
+    @property
+    def _reader(self) -> PassageReader | None:
+        """The model, where it is to read each passage alone."""
+        reads = isinstance(self.model, PassageReader) and self.model.reads(self.reading) == "each"
+        return self.model if reads else None  # type: ignore[return-value]
+
+    def asked(
+        self,
+        question: str,
+        *,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> Asked | None:
+        """Return what `query` would ask the model; None where it would abstain without asking."""
+        turn = self._prepared(question, filter, route)
+        return turn.asked if turn.context is not None else None
 
     def messages(
         self,
@@ -199,10 +232,15 @@ class HybridMemorySystem:
         """Answer a question piece by piece; see `query`.
 
         Yields:
-            Pieces of the model's reply, and last the whole `Answer`, in which citations are checked.
+            Pieces of the model's reply, and last the whole `Answer`, in which citations are checked. Where each passage
+            is read alone the reply comes in one piece, once it is chosen.
         """
         turn = self._prepared(question, filter, route)
-        if turn.context is not None:
+        if turn.context is not None and (reader := self._reader) is not None:
+            with turn.stage("generation"):
+                turn.reply = reader.reply_each([turn.asked])[0]
+            yield turn.reply.text
+        elif turn.context is not None:
             with turn.stage("generation"):
                 for piece in self.model.stream(turn.messages):
                     if isinstance(piece, Reply):
@@ -215,8 +253,9 @@ class HybridMemorySystem:
         """Do as `query`, without blocking the event loop."""
         turn = await self._aprepared(question, filter, route)
         if turn.context is not None:
+            reader = await asyncio.to_thread(lambda: self._reader)
             with turn.stage("generation"):
-                turn.reply = await self.model.areply(turn.messages)
+                turn.reply = await (reader.areply_each(turn.asked) if reader else self.model.areply(turn.messages))
         return self._finished(turn)
 
     async def astream(
@@ -228,7 +267,12 @@ class HybridMemorySystem:
     ) -> AsyncIterator[str | Answer]:
         """Do as `stream`, without blocking the event loop."""
         turn = await self._aprepared(question, filter, route)
-        if turn.context is not None:
+        reader = await asyncio.to_thread(lambda: self._reader) if turn.context is not None else None
+        if reader is not None:
+            with turn.stage("generation"):
+                turn.reply = await reader.areply_each(turn.asked)
+            yield turn.reply.text
+        elif turn.context is not None:
             with turn.stage("generation"):
                 async for piece in self.model.astream(turn.messages):
                     if isinstance(piece, Reply):
@@ -275,6 +319,8 @@ class HybridMemorySystem:
             )
         if made.sources:
             turn.context = made
+            passages = tuple(source.passage for source in made.sources)
+            turn.asked = Asked(turn.question, passages, self.synthesis.template, made.messages)
         else:
             budget = self.synthesis.budget
             turn.abstain(
@@ -360,6 +406,7 @@ class _Turn:
     hits: Sequence[Hit] = ()
     facts: Sequence[Fact] = ()
     context: Context | None = None
+    asked: Asked = field(default_factory=lambda: Asked("", (), "", ()))
     reply: Reply = field(default_factory=lambda: Reply(""))
     reason: str = ""
     timings: dict[str, float] = field(default_factory=dict)

@@ -8,11 +8,13 @@ import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from hybridmem_plugins.generation.local_model import Generation, LocalModel
+from hybridmem_plugins.passage import Passage
 
 Messages = Sequence[Mapping[str, str]]
+ReadingMode = Literal["each", "together"]
 DEFAULT_ADAPTER = "smollm2-135m"
 CHARACTERS_PER_TOKEN = 3.5
 """For models whose tokenizer is not at hand: English has about four characters a token, names and figures fewer."""
@@ -25,6 +27,40 @@ class Reply:
     text: str
     input_tokens: int = 0
     output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question with what there is to read.
+
+    Attributes:
+        question: What is asked.
+        passages: The numbered sources.
+        template: Name of the prompt template.
+        messages: Both as one chat, for models that read all passages together.
+    """
+
+    question: str
+    passages: tuple[Passage, ...]
+    template: str
+    messages: Messages
+
+
+@runtime_checkable
+class PassageReader(Protocol):
+    """A `ChatModel` that can also read every passage alone and answer from the best reading."""
+
+    def reads(self, reading: ReadingMode | None) -> ReadingMode:
+        """Return how passages are read when that is asked for; raise `ValueError` where it cannot be done."""
+        ...
+
+    def reply_each(self, asked: Sequence[Asked]) -> list[Reply]:
+        """Answer several questions."""
+        ...
+
+    async def areply_each(self, asked: Asked) -> Reply:
+        """Answer one question without blocking the event loop."""
+        ...
 
 
 class ChatModel(Protocol):
@@ -158,6 +194,29 @@ class LocalChat:
         local = await asyncio.to_thread(lambda: self.local)
         async for piece in local.astream(messages, **self._options()):
             yield piece if isinstance(piece, str) else _told(piece)
+
+    def reads(self, reading: ReadingMode | None) -> ReadingMode:
+        """Return how passages are read with the adapter; see `LocalModel.answer`."""
+        return self.local.reads(reading, self.adapter)
+
+    def reply_each(self, asked: Sequence[Asked]) -> list[Reply]:
+        """Answer several questions, reading each passage alone; all are decoded together."""
+        return [_told(one) for one in self._read(asked)]
+
+    async def areply_each(self, asked: Asked) -> Reply:
+        """Do as `reply_each` for one, without blocking the event loop; a cancelled task stops at the next token."""
+        cancelled = threading.Event()
+        try:
+            return _told((await asyncio.to_thread(self._read, [asked], cancelled))[0])
+        finally:
+            cancelled.set()
+
+    def _read(self, asked: Sequence[Asked], cancelled: threading.Event | None = None) -> list[Generation]:
+        turns = [(one.question, one.passages) for one in asked]
+        template = asked[0].template
+        return self.local.answer_each(
+            turns, adapter=self.adapter, template=template, cancelled=cancelled, max_new_tokens=self.max_new_tokens
+        )
 
     def _options(self) -> dict[str, Any]:
         bias = self.local.caution_bias(self.adapter)
