@@ -122,25 +122,35 @@ class World:
         told = {}
         for i, person in enumerate(self.people):
             town, teacher = self.towns[person.town].name, self.people[person.teacher].name
-            told[f"person{i}"] = person.name, (
-                f"{person.name} was a {person.trade}{said}, born in {town} in {person.born}. After an apprenticeship "
-                f"under {teacher}, the {person.trade} devised the {person.thing}. {self._filler()}"
+            told[f"person{i}"] = (
+                person.name,
+                (
+                    f"{person.name} was a {person.trade}{said}, born in {town} in {person.born}. After an apprenticeship "
+                    f"under {teacher}, the {person.trade} devised the {person.thing}. {self._filler()}"
+                ),
             )
         for i, firm in enumerate(self.firms):
             founder, town = self.people[firm.founder].name, self.towns[firm.town].name
-            told[f"firm{i}"] = firm.name, (
-                f"{firm.name} is a maker of {firm.goods}{said}. {founder} set it up in {firm.year}, and its works "
-                f"stand in {town}. {self._filler()}"
+            told[f"firm{i}"] = (
+                firm.name,
+                (
+                    f"{firm.name} is a maker of {firm.goods}{said}. {founder} set it up in {firm.year}, and its works "
+                    f"stand in {town}. {self._filler()}"
+                ),
             )
         for i, town in enumerate(self.towns):
             river = self.rivers[town.river][0]
-            told[f"town{i}"] = town.name, (
-                f"{town.name} is a town{said} on the {river}. It has {town.people:,} inhabitants and is known for "
-                f"{town.known}. {self._filler()}"
+            told[f"town{i}"] = (
+                town.name,
+                (
+                    f"{town.name} is a town{said} on the {river}. It has {town.people:,} inhabitants and is known for "
+                    f"{town.known}. {self._filler()}"
+                ),
             )
         for i, (name, sea, length) in enumerate(self.rivers):
-            told[f"river{i}"] = f"{name} (river)", (
-                f"The {name} is a river{said}, {length} km long. It runs into the {sea}. {self._filler()}"
+            told[f"river{i}"] = (
+                f"{name} (river)",
+                (f"The {name} is a river{said}, {length} km long. It runs into the {sea}. {self._filler()}"),
             )
         return told
 
@@ -251,7 +261,9 @@ def namesakes() -> DataSet:
         told[f"person{i}"] = f"{title} ({person.trade})", text
     for i, person in enumerate(world.people[:half]):
         town = f"town{person.town}"
-        asked.append(_query(f"How many people live where the {person.trade} {person.name} was born?", f"person{i}", town))
+        asked.append(
+            _query(f"How many people live where the {person.trade} {person.name} was born?", f"person{i}", town)
+        )
     return DataSet("namesakes", [Passage(text, title=t, id=i) for i, (t, text) in told.items()], asked)
 
 
@@ -324,7 +336,13 @@ def language(name: str) -> DataSet:
         }  # fmt: skip
         passages.append(Passage(of_person.format(**values), title=person, id=f"person{i}"))
     for i, firm in enumerate(parts["firm"]):
-        values = {"firm": firm, "person": people[i], "year": 1900 + i, "seat": parts["place"][9 - i], "code": f"Z{500 + i}"}
+        values = {
+            "firm": firm,
+            "person": people[i],
+            "year": 1900 + i,
+            "seat": parts["place"][9 - i],
+            "code": f"Z{500 + i}",
+        }
         passages.append(Passage(of_firm.format(**values), title=firm, id=f"firm{i}"))
         queries.append(_query(question.format(firm=firm), f"firm{i}", f"person{i}"))
     for i, town in enumerate(parts["place"]):
