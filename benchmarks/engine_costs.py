@@ -1,7 +1,8 @@
-"""What a memory in PostgreSQL costs as it grows: bytes a passage, passages filled a second, milliseconds a question;
-and bytes a passage of a graph in a graph database.
+"""What a memory in PostgreSQL costs as it grows: bytes a passage, passages filled a second, milliseconds a question.
 
     python benchmarks/engine_costs.py [--sizes 5000 20000] [--postgres ADDRESS] [--results FILE]
+
+Also the bytes of a passage's graph in a graph database.
 
 Passages are generated (`generated.py`): about 75 words each, names said as unevenly as in real text. One third of them
 is a tenant's, for whom the filtered questions are asked.
