@@ -126,8 +126,8 @@ class World:
             told[f"person{i}"] = (
                 person.name,
                 (
-                    f"{person.name} was a {person.trade}{said}, born in {town} in {person.born}. After an apprenticeship "
-                    f"under {teacher}, the {person.trade} devised the {person.thing}. {self._filler()}"
+                    f"{person.name} was a {person.trade}{said}, born in {town} in {person.born}. After an "
+                    f"apprenticeship under {teacher}, the {person.trade} devised the {person.thing}. {self._filler()}"
                 ),
             )
         for i, firm in enumerate(self.firms):
