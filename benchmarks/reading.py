@@ -46,17 +46,15 @@ def as_dict(passage):
 class Readings:
     """Replies with their log-probabilities, kept on disk by question and passages.
 
+    Abstentions are ruled out: the reply shows what the model would say, and `refusal` whether it would.
+
     Args:
         work: Folder.
-        name: `tuned` or `base`.
         local: A function that loads the model when something new has to be read.
-        trying: Rule abstentions out; the reply then shows what the model would say, and `refusal` whether it would.
-        most: Longest reply.
     """
 
-    def __init__(self, work, name, local, *, trying, most):
-        self.file, self.name, self.local = Path(work) / f"readings-{name}.jsonl", name, local
-        self.trying, self.most, self.known = trying, most, {}
+    def __init__(self, work, local):
+        self.file, self.local, self.known = Path(work) / "readings.jsonl", local, {}
         if self.file.is_file():
             for line in self.file.read_text(encoding="utf-8").split("\n"):
                 if line.endswith("}"):
@@ -77,14 +75,12 @@ class Readings:
                 for (key, _), record in zip(part, self._generate([one for _, one in part]), strict=True):
                     self.known[key] = record
                     file.write(json.dumps({"k": key, **record}) + "\n")
-            print(f"{self.name}: {start + len(part)} of {len(todo)}", flush=True)
+            print(f"{start + len(part)} of {len(todo)}", flush=True)
 
     def _generate(self, asked):
         local = self.local()
         refusing = local.tokens(ABSTENTION)[0]
-        settings = GenerationSettings(
-            max_new_tokens=self.most, first_token_bias={refusing: -math.inf} if self.trying else {}
-        )
+        settings = GenerationSettings(max_new_tokens=24, first_token_bias={refusing: -math.inf})
         rows, after = [], []
         for question, passages in asked:
             chat = get_template("numbered").messages(question, evaluate.as_passages(passages))
@@ -94,7 +90,7 @@ class Readings:
             row.scored, row.weighed = len(local.tokens(" " + text[place:])), refusing
             rows.append(row)
             after.append(len(local.tokens(text[place + len(question) :])))
-        local.run_rows(rows, settings, "base" if self.name == "base" else ADAPTER)
+        local.run_rows(rows, settings, ADAPTER)
         return [
             {
                 "text": row.text, "refusal": row.margin, "a": [round(one, 4) for one in row.logprobs],
@@ -132,7 +128,7 @@ def chosen_items(items, questions, unseen):
 
 
 def joint_items(items):
-    """Return those that are also read together and by the base: slow, hence every other question, less conditions."""
+    """Return those that are also read together: slow, hence every other question and fewer conditions."""
     few = [item for item in items if item.condition in ("irrelevant", "hard", "absent")]
     ids = sorted({(item.suite, item.id.split("/", 3)[3]) for item in few})[::2]
     few = [item for item in few if (item.suite, item.id.split("/", 3)[3]) in set(ids)]
@@ -160,52 +156,46 @@ def fit(options, tuned):
     print(json.dumps({name: round(value, 4) for name, value in asdict(fit_weights(questions)).items()}))
 
 
-def replies(item, tuned, base):
+def replies(item, tuned):
     """Return what each way replies to an item, where it was read."""
     weights, caution = adapter_reading(ADAPTER), adapter_caution(ADAPTER)
-    passages = evaluate.as_passages(item.passages)
-    found = {"each": None, "together": None, "base": None}
+    passages, found = evaluate.as_passages(item.passages), {}
     own = [tuned.get(item.question, one) for one in contexts(item)]
     if None not in own:
         found["each"] = settle(passages, find_leads(item.question, passages), own, weights).text
     if (together := tuned.get(item.question, item.passages)) is not None:
         found["together"] = ABSTENTION if together.refusal + caution > 0 else together.text
-    if (plain := base.get(item.question, item.passages)) is not None:
-        found["base"] = plain.text
     return found
 
 
-def measure(options, tuned, base):
+def measure(options, tuned):
     items = chosen_items(load_items(options.work), options.questions, options.unseen)
     if not options.known:
         tuned.read([(item.question, one) for item in items for one in contexts(item)])
-        for model in (tuned, base):
-            model.read([(item.question, item.passages) for item in joint_items(items)])
-    records = {"each": {}, "together": {}, "base": {}}
+        tuned.read([(item.question, item.passages) for item in joint_items(items)])
+    records = {"each": {}, "together": {}}
     for item in items:
-        for way, reply in replies(item, tuned, base).items():
-            if reply is not None:
-                records[way][item.id] = evaluate._scored(item, reply)
+        for way, reply in replies(item, tuned).items():
+            records[way][item.id] = evaluate._scored(item, reply)
     table = write_table(records)
     print(table)
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(f"<!-- {options.command} -->\n\n{table}\n", encoding="utf-8")
+        options.output.write_text(f"`{options.command}`\n\n{table}\n", encoding="utf-8")
 
 
 def write_table(records):
-    lines = [
-        "| | read each | n | read together | base, together | n | each − together | each − base |", "|" + "---|" * 8
-    ]  # fmt: skip
+    """Write all that was read one by one, and beside it what was also read together."""
+    lines = ["| | each | n | each, of those also read together | together | n | each − together |", "|" + "---|" * 7]
     for name in VIEWS:
-        scores = {way: evaluate.view(own.values(), name) for way, own in records.items()}
-        both = [one for one in scores["each"] if all(one in scores[way] for way in ("together", "base"))]
-        cells = [str(bootstrap(list(scores["each"].values()))) if scores["each"] else "–", str(len(scores["each"]))]
-        cells += [bootstrap([scores[way][one] for one in both]) if both else "–" for way in ("together", "base")]
-        cells.append(len(both))
-        ours = [scores["each"][one] for one in both]
-        for way in ("together", "base"):
-            cells.append(paired_difference(ours, [scores[way][one] for one in both]) if both else "–")
+        each, together = (evaluate.view(records[way].values(), name) for way in ("each", "together"))
+        both = [one for one in each if one in together]
+        cells = [bootstrap(list(each.values())), len(each)]
+        if both and len({records["each"][one]["condition"] for one in both} - {"clean"}) > 0:
+            ours, theirs = [each[one] for one in both], [together[one] for one in both]
+            cells += [bootstrap(ours), bootstrap(theirs), len(both), paired_difference(ours, theirs)]
+        else:
+            cells += ["–"] * 4
         lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
@@ -226,12 +216,11 @@ def main():
         kept.local = kept.local or FastLocal(adapter=ADAPTER, batch_size=12)
         return kept.local
 
-    tuned = Readings(options.work, "tuned", local, trying=True, most=24)
-    base = Readings(options.work, "base", local, trying=False, most=48)
+    tuned = Readings(options.work, local)
     if options.stage == "fit":
         fit(options, tuned)
     else:
-        measure(options, tuned, base)
+        measure(options, tuned)
 
 
 if __name__ == "__main__":
