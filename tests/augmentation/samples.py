@@ -1,5 +1,7 @@
 """Hand-written texts that give every operator something to do."""
 
+import re
+
 from hybridmem_plugins import Passage
 
 PROSE = (
@@ -47,3 +49,16 @@ OTHERS = [
     Passage(f"Distractor number {number} speaks of trains. It has two sentences.", f"Train {number}", f"d{number}")
     for number in range(40)
 ]
+
+
+def break_like_a_parser(text, rng):
+    """Break a text at the rates of the research note, without the package's own operators."""
+    text = "".join("\u00a0" if c == " " and rng.random() < 1 / 16 else c for c in text)
+    if rng.random() < 0.976:
+        text = re.sub(r"^\|[-|: ]+\|$\n?", "", text, flags=re.MULTILINE)
+        text = re.sub(r"^\|(.*)\|$", lambda row: " ".join(row[1].replace("|", " ").split()), text, flags=re.MULTILINE)
+    sentences = re.split(r"(?<=[.!?]) ", text)
+    chosen = rng.randrange(len(sentences))
+    if len(text) > 200 and rng.random() < min(1.0, len(text) * 9865 / 12_800_000 * 1.0):
+        sentences[chosen] = f"\n# {sentences[chosen].strip()}\n"
+    return " ".join(sentences)

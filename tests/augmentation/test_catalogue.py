@@ -9,4 +9,4 @@ def test_docs_are_what_the_code_makes():
     assert page.read_text(encoding="utf-8") == catalogue() + "\n", (
         "remake it: python -m hybridmem_plugins.augmentation.catalogue > docs/noise.md"
     )
-    assert all(f"### `{name}`" in catalogue() for name in OPERATORS)
+    assert all(f"#### `{name}`" in catalogue() for name in OPERATORS)

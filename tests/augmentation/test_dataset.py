@@ -248,3 +248,21 @@ def test_beir_folder(tmp_path):
     (tmp_path / "qrels" / "test.tsv").write_text(qrels)
     rows = list(NoisyContextAugmenter().build_dataset(tmp_path))
     assert [row["gold_ids"] for row in rows[:2]] == [["c0"], ["c1"]]
+
+
+def test_the_same_id_twice_is_refused():
+    with pytest.raises(ValueError, match="Row 'q0' comes twice"):
+        build(examples=[EXAMPLES[0], EXAMPLES[1], EXAMPLES[0]])
+    with pytest.raises(TypeError, match="examples is one dict"):
+        build(examples=EXAMPLES[0])
+
+
+def test_chunks_without_titles_are_split_by_the_examples_documents():
+    examples = [{**example, "title": f"book {number % 4}"} for number, example in enumerate(EXAMPLES)]
+    rows = list(build(examples=examples, chunks=[chunk.text for chunk in CHUNKS], validation=0.5))
+    book = {example["id"]: example["title"] for example in examples}
+    splits = {(book[row["example_id"]], row["split"]) for row in rows}
+    assert len(splits) == 4
+    assert {split for _, split in splits} == {"train", "validation"}
+    # Only the gold would have a title, which would give it away.
+    assert all(passage["title"] is None for row in rows for passage in row["passages"] if passage["role"] == "gold")

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from test_dataset import build
+from test_dataset import EXAMPLES, build
 
 from hybridmem_plugins.augmentation.exports import LINES
 
@@ -82,3 +82,10 @@ def test_to_datasets():
     made = build().to_datasets()
     assert isinstance(made, datasets.Dataset)
     assert json.loads(made[0]["labels"])["kind"] in ("noisy", "clean", "no_gold", "empty")
+
+
+def test_the_datasheet_counts_what_was_written(tmp_path):
+    sheet = build(validation=0.5).export(tmp_path / "train.jsonl", split="train")
+    written = lines(tmp_path / "train.jsonl")
+    assert 0 < sheet.rows == len(written) < len(EXAMPLES)
+    assert sheet.counts["split"] == {"train": len(written)}

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -19,6 +20,7 @@ from hybridmem_plugins.augmentation.operators import LEVELS, OPERATORS, get_oper
 from hybridmem_plugins.augmentation.operators.context import Sources
 from hybridmem_plugins.augmentation.operators.markdown import structures, tables
 from hybridmem_plugins.augmentation.operators.registry import pick
+from hybridmem_plugins.augmentation.operators.swaps import substitute
 
 TEXT_OPERATORS = [name for name, operator in OPERATORS.items() if operator.kind in ("text", "neighbour")]
 METADATA_OPERATORS = [name for name, operator in OPERATORS.items() if operator.kind == "metadata"]
@@ -105,7 +107,7 @@ def test_another_process_makes_the_same_noise():
 
 
 def _amount(operator, changes, text):
-    if operator.unit.startswith(("characters", "tokens")) and operator.level == "chunk":
+    if operator.of_length:
         return sum(abs(len(change.after) - (change.end - change.start)) for change in changes)
     return len(changes)
 
@@ -206,6 +208,30 @@ def test_false_copies_hold_another_answer():
         assert not any(contains_answer(passage.text, SOURCES.answers) for passage in false)
         assert PASSAGES[0] in draft.passages
     assert int(noised("outdated_version", 1.0, random.Random(0)).planted["planted"]) < 1843
+
+
+@pytest.mark.parametrize(
+    ("value", "before", "kept"),
+    [
+        ("May 29, 2018", "", r"[A-Z][a-z]+ ([1-9]|1\d|2[0-8]), (19|20)\d\d"),
+        ("2018-05-06", "", r"(19|20)\d\d-0\d-0\d"),
+        ("the 1980s", "", r"the (19|20)\d0s"),
+        ("$1,250.5 million", "", r"\$\d,\d\d0?\d?\.5 million"),
+        ("Ada Lovelace", "written by ", r"[A-Z][a-z]+ [A-Z][a-z]+"),
+        ("New Haven", "a house in ", r"[A-Z][a-z]+"),
+        ("Yale University", "at ", r"[A-Z][a-z]+ University"),
+    ],
+)
+def test_a_false_value_is_of_the_same_kind(value, before, kept):
+    for seed in range(30):
+        other = substitute(value, random.Random(seed), before=before)
+        assert re.fullmatch(kept, other), other
+        assert other != value
+
+
+def test_what_is_neither_number_nor_name_has_no_false_value():
+    assert substitute("the vascular cambium", random.Random(0)) is None
+    assert substitute("The vascular cambium", random.Random(0)) is None
 
 
 def test_pick_keeps_order_and_number():

@@ -2,11 +2,10 @@
 
 import json
 import random
-import re
 
 import data
 import pytest
-from samples import PASSAGES, PROSE, TEXTS
+from samples import PASSAGES, PROSE, TEXTS, break_like_a_parser
 from test_dataset import CHUNKS, EXAMPLES
 
 from hybridmem_plugins import Passage
@@ -141,19 +140,6 @@ def test_contexts_match_heldout_retrievals_of_nq():
     assert value <= 0.10, name
 
 
-def break_like_a_parser(text, rng):
-    """Break a text at the rates of the research note, without the package's own operators."""
-    text = "".join("\u00a0" if c == " " and rng.random() < 1 / 16 else c for c in text)
-    if rng.random() < 0.976:
-        text = re.sub(r"^\|[-|: ]+\|$\n?", "", text, flags=re.MULTILINE)
-        text = re.sub(r"^\|(.*)\|$", lambda row: " ".join(row[1].replace("|", " ").split()), text, flags=re.MULTILINE)
-    sentences = re.split(r"(?<=[.!?]) ", text)
-    chosen = rng.randrange(len(sentences))
-    if len(text) > 200 and rng.random() < min(1.0, len(text) * 9865 / 12_800_000 * 1.0):
-        sentences[chosen] = f"\n# {sentences[chosen].strip()}\n"
-    return " ".join(sentences)
-
-
 def test_contexts_match_a_broken_parser():
     rows = list(read_rows(data.folder("qa", "train", "tatqa-dev-span.jsonl.gz")))
     texts = list(dict.fromkeys(row["context"] for row in rows))
@@ -171,3 +157,39 @@ def test_contexts_match_a_broken_parser():
     value, name = worst(NoiseProfile.from_rows(made), heldout)
     assert value <= 0.10, name
     assert profile.shares("operator:nbsp")["light"] > 0.9
+
+
+def test_a_learnt_truncation_leaves_most_of_the_text():
+    cut = PROSE[: len(PROSE) * 3 // 4].rstrip(" .,;")
+    profile = NoiseProfile.from_traces([Trace("q", (Passage(cut, "Title", "1"),))] * 5)
+    assert profile.shares("operator:cut_mid_word") == {"medium": 1.0}
+    noisy = NoisyContextAugmenter(profile=profile).noise_passages([Passage(PROSE, "Title", "1")])
+    assert len(PROSE) * 0.6 < len(noisy[0].text) < len(PROSE)
+
+
+def test_several_golds_stand_where_they_were_seen_or_are_missing():
+    chunks = [Passage(f"The mill of town {n} has {n} wheels.", f"Town {n}", f"c{n}") for n in range(30)]
+    both, one = frozenset({"c0", "c1"}), frozenset({"c0"})
+    seen = (chunks[2], chunks[0], chunks[3], chunks[1])
+    traces = [
+        Trace("mill?", seen, both),
+        Trace("mill?", (*chunks[4:7], chunks[0]), both),
+        Trace("mill?", seen[:2], one),
+    ]
+    profile = NoiseProfile.from_traces(traces)
+    assert profile.features["gold_found"] == {"all": 2, "some": 1}
+    example = {"question": "How many wheels has the mill?", "answers": ["7 wheels"], "context": [chunks[7], chunks[8]]}
+    rows = list(NoisyContextAugmenter(profile=profile).build_dataset([example], chunks, copies=40))
+    slots = [tuple(n for n, p in enumerate(row["passages"], 1) if p["id"] in ("c7", "c8")) for row in rows]
+    assert set(slots) == {(2, 4), (4,)}
+    assert all(row["labels"]["abstain"] for row, found in zip(rows, slots, strict=True) if found == (4,))
+
+
+def test_gold_can_be_told_to_logs_that_do_not_know_it():
+    run = {
+        "run_type": "retriever",
+        "inputs": {"query": "q"},
+        "outputs": {"documents": [{"page_content": "t", "id": 7}]},
+    }
+    assert "gold_rank" not in NoiseProfile.from_traces([run]).features
+    assert NoiseProfile.from_traces([run], gold={"q": ["7"]}).features["gold_rank"] == {"1": 1}

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from generated import Corpus
 from hybridmem_plugins import HybridMemory, Passage
 from hybridmem_plugins.cli import app
 from hybridmem_plugins.engines.moving import compare, move, opened
@@ -17,9 +25,9 @@ from hybridmem_plugins.samples import load_corpus, load_questions
 QUESTIONS = [question.question for question in load_questions()]
 
 
-def answers(place: Any) -> list[Any]:
+def answers(place: Any, questions: list[str] = QUESTIONS) -> list[Any]:
     with HybridMemory(path=place) as memory:
-        return [[(h.passage, round(h.score, 4), h.provenance["path"]) for h in memory.search(q)] for q in QUESTIONS]
+        return [[(h.passage, round(h.score, 4), h.provenance["path"]) for h in memory.search(q)] for q in questions]
 
 
 def test_there_and_back(tmp_path: Path, address: str) -> None:
@@ -49,6 +57,53 @@ def test_an_interrupted_move_goes_on(tmp_path: Path, address: str) -> None:
         assert compare(source, target).ok
         target.add([Passage("One more.", id="more")], [[1.0] * 256])
         assert compare(source, target).extra == ["more"]
+
+
+def killed_when(command: list[str], moved: Callable[[], int], enough: int) -> None:
+    """Run `hybridmem`, and end it by SIGKILL when enough passages have been moved."""
+    start = [sys.executable, "-c", "from hybridmem_plugins.cli import main; main()"]
+    process = subprocess.Popen([*start, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None and moved() < enough:
+            time.sleep(0.01)
+        assert process.poll() is None, "it ended before it could be killed"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_move_that_is_killed_goes_on(tmp_path: Path, address: str, query: Any) -> None:
+    """There and back, by SIGKILL between the first batch and the last."""
+    corpus = Corpus(5000)  # enough for hnswlib
+    first, last = tmp_path / "first", tmp_path / "last"
+    with HybridMemory(path=first) as memory:
+        memory.add(list(corpus.passages()))
+    schema = address.partition("schema=")[2]
+
+    def in_postgres() -> int:
+        if not query("SELECT to_regclass(%s) IS NOT NULL", f"{schema}.state")[0][0]:
+            return 0
+        found = query(f"SELECT passages FROM {schema}.state")
+        return int(found[0][0]) if found else 0
+
+    def in_folder() -> int:
+        try:
+            with closing(sqlite3.connect(f"file:{last / 'journal.sqlite'}?mode=ro", uri=True)) as journal:
+                return int(journal.execute("SELECT count(*) FROM passages").fetchone()[0])
+        except sqlite3.Error:
+            return 0
+
+    for source, target, moved in ((str(first), address, in_postgres), (address, str(last), in_folder)):
+        command = ["migrate", source, "--to", target]
+        killed_when(command, moved, 1000)
+        assert 0 < moved() < 5000
+        with opened(source) as a, opened(target) as b:
+            assert compare(a, b).missing
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        assert "50 of 50 questions have the same answer in both" in result.output
+        assert moved() == 5000
+    assert answers(first, corpus.questions(20)) == answers(last, corpus.questions(20))
 
 
 def test_another_embedders_memory_is_not_mixed_in(tmp_path: Path, address: str) -> None:

@@ -13,10 +13,12 @@ import pytest
 
 from hybridmem_plugins import HybridMemory, Passage
 from hybridmem_plugins.engines.pushing import Compared, Joined, pushed
+from hybridmem_plugins.engines.vectors import ExternalVectors
 from hybridmem_plugins.errors import EngineError
+from hybridmem_plugins.memory.caches import Batch
 from hybridmem_plugins.memory.static_embedder import StaticEmbedder
 from hybridmem_plugins.samples import load_corpus
-from hybridmem_plugins.testing import MemorySuite
+from hybridmem_plugins.testing import MemorySuite, VectorIndexSuite
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "retrieval"))
 import tenants
@@ -25,7 +27,7 @@ EMBEDDER = StaticEmbedder()
 DIMENSION = 256
 
 
-def qdrant_by_langchain(folder: Path) -> Any:
+def qdrant_by_langchain(folder: Path, dimension: int = DIMENSION) -> Any:
     pytest.importorskip("langchain_qdrant", reason="langchain-qdrant is not installed")
     from langchain_qdrant import QdrantVectorStore
     from qdrant_client import QdrantClient, models
@@ -34,12 +36,12 @@ def qdrant_by_langchain(folder: Path) -> Any:
 
     client = QdrantClient(path=str(folder / "qdrant"))
     if not client.collection_exists("memory"):
-        size = models.VectorParams(size=DIMENSION, distance=models.Distance.COSINE)
+        size = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
         client.create_collection("memory", vectors_config=size)
-    return as_vector_engine(QdrantVectorStore(client, "memory", embedding=GivenVectors(DIMENSION)))
+    return as_vector_engine(QdrantVectorStore(client, "memory", embedding=GivenVectors(dimension)))
 
 
-def qdrant_by_llama_index(folder: Path) -> Any:
+def qdrant_by_llama_index(folder: Path, dimension: int = DIMENSION) -> Any:
     pytest.importorskip("llama_index.vector_stores.qdrant", reason="llama-index-vector-stores-qdrant is not installed")
     from llama_index.vector_stores.qdrant import QdrantVectorStore
     from qdrant_client import QdrantClient
@@ -49,7 +51,7 @@ def qdrant_by_llama_index(folder: Path) -> Any:
     return as_vector_engine(QdrantVectorStore("memory", client=QdrantClient(path=str(folder / "qdrant"))))
 
 
-def milvus_by_llama_index(folder: Path) -> Any:
+def milvus_by_llama_index(folder: Path, dimension: int = DIMENSION) -> Any:
     pytest.importorskip("llama_index.vector_stores.milvus", reason="llama-index-vector-stores-milvus is not installed")
     pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     from llama_index.vector_stores.milvus import MilvusVectorStore
@@ -57,7 +59,7 @@ def milvus_by_llama_index(folder: Path) -> Any:
     from hybridmem_plugins.llama_index import as_vector_engine
 
     store = MilvusVectorStore(
-        uri=str(folder / "milvus.db"), collection_name="memory", dim=DIMENSION, similarity_metric="COSINE"
+        uri=str(folder / "milvus.db"), collection_name="memory", dim=dimension, similarity_metric="COSINE"
     )
     return as_vector_engine(store)
 
@@ -78,9 +80,9 @@ def let_go(engine: Any) -> None:
 def make(request: Any, tmp_path: Path) -> Iterator[Any]:
     engines: list[Any] = []
 
-    def made(name: str = "engine") -> Any:
+    def made(name: str = "engine", dimension: int = DIMENSION) -> Any:
         (tmp_path / name).mkdir(exist_ok=True)
-        engines.append(request.param(tmp_path / name))
+        engines.append(request.param(tmp_path / name, dimension))
         return engines[-1]
 
     yield made
@@ -100,6 +102,37 @@ class TestVectorEngine(MemorySuite):
     def reopen(self, memory: HybridMemory) -> HybridMemory:
         memory.close()
         return self.make()
+
+
+class Alone:
+    """The tier over a database, with what a journal would know of it."""
+
+    def __init__(self, engine: Any, dimension: int) -> None:
+        self.kept: dict[int, bytes] = {}
+        self.tier = ExternalVectors(
+            engine, "0" * 32, dimension, lambda rows: self.kept, lambda: np.array(sorted(self.kept), dtype=np.int64)
+        )
+        self.search, self.similarity, self.vectors = self.tier.search, self.tier.similarity, self.tier.vectors
+
+    def __len__(self) -> int:
+        return len(self.tier)
+
+    def add(self, rows: Any, vectors: Any) -> None:
+        self.tier.send(rows, Batch([Passage("text", id=str(row)) for row in rows]), vectors)
+        self.kept |= {row: np.asarray(v, dtype="<f4").tobytes() for row, v in zip(rows, vectors, strict=True)}
+
+    def remove(self, rows: Any) -> None:
+        self.kept = {row: vector for row, vector in self.kept.items() if row not in rows}
+        self.tier.forget(rows)
+
+
+class TestVectorIndex(VectorIndexSuite):
+    @pytest.fixture(autouse=True)
+    def _made(self, make: Any) -> None:
+        self.make_engine = make
+
+    def make(self, dimension: int) -> Alone:
+        return Alone(self.make_engine(dimension=dimension), dimension)
 
 
 class Recording:
@@ -208,6 +241,25 @@ def test_a_memory_that_was_there_first_fills_the_database(make: Any, tmp_path: P
         assert [h.passage for h in after] == [h.passage for h in before]
     with HybridMemory(EMBEDDER, tmp_path / "m") as memory:  # and back to the embedded index
         assert [h.passage for h in memory.search("memory cell")] == [h.passage for h in before]
+
+
+def test_what_was_missed_is_made_up_for_and_no_more(make: Any, tmp_path: Path) -> None:
+    corpus = load_corpus()
+    engine = Recording(make())
+    with HybridMemory(EMBEDDER, tmp_path / "m", vectors=engine) as memory:
+        memory.add(corpus[:30])
+        memory.compact()
+    with HybridMemory(EMBEDDER, tmp_path / "m") as memory:  # without the database
+        memory.delete([str(p.id) for p in corpus[:4]])
+        memory.add(corpus[30:])
+        before = [hit.passage for hit in memory.search("memory cell", route="vector")]
+    sent: list[Any] = []
+    engine.upsert = lambda *given: sent.append(given[0]) or engine.engine.upsert(*given)  # type: ignore[method-assign]
+    for _ in range(2):
+        with HybridMemory(EMBEDDER, tmp_path / "m", vectors=engine) as memory:
+            assert [hit.passage for hit in memory.search("memory cell", route="vector")] == before
+            assert len(everything(engine.engine)) == 41
+        assert [len(ids) for ids in sent] == [15]  # once, what was new
 
 
 def test_no_search_shows_anything_of_another_tenant(make: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,30 @@ def test_a_worker_that_is_killed_is_replaced(
     fill(memory, PASSAGES, engine=engine, workers=2, batch_size=90, work=Work(Fragile))
     assert (tmp_path / "died").exists()
     assert content(memory) == expected
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp6").exists(), reason="needs Linux's list of sockets")
+def test_ray_listens_on_the_loopback_interface_only() -> None:
+    pytest.importorskip("ray")
+    fill(HybridMemory(), PASSAGES[:5], engine="ray", workers=1)
+    listening = {}  # socket to address
+    for name in ("tcp", "tcp6"):
+        lines = [line.split() for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+        listening |= {line[9]: line[1].rsplit(":", 1)[0] for line in lines if line[3] == "0A"}
+    addresses = [listening[inode] for inode in sockets_of_ray() if inode in listening]
+    assert addresses
+    assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F"}, addresses
+
+
+def sockets_of_ray() -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if process.name == str(os.getpid()) or b"ray" in (process / "cmdline").read_bytes():
+                found += [os.readlink(file)[8:-1] for file in (process / "fd").iterdir()]
+        except OSError:
+            continue
+    return found
 
 
 def test_workers_that_all_die_are_given_up_and_what_is_stored_stays(tmp_path: Path, expected: Any) -> None:

@@ -42,9 +42,13 @@ class AsyncWordEmbeddings(WordEmbeddings):
     def __init__(self) -> None:
         super().__init__()
         self.awaited: list[str] = []
+        self.waiting = self.most_waiting = 0
 
     async def aembed_query(self, text: str) -> list[float]:
+        self.waiting += 1
+        self.most_waiting = max(self.most_waiting, self.waiting)
         await asyncio.sleep(0.05)
+        self.waiting -= 1
         self.awaited.append(text)
         return super().embed_query(text)
 

@@ -20,11 +20,11 @@ from hybridmem_plugins.extraction.builtin import BuiltinExtractor
 from hybridmem_plugins.extraction.model import Extraction, Mention, TypedFact
 from hybridmem_plugins.extraction.tokens import words
 from hybridmem_plugins.memory.cachefile import save_cache
-from hybridmem_plugins.memory.graph import (
+from hybridmem_plugins.memory.graph import KnowledgeGraph
+from hybridmem_plugins.memory.steps import (
     MAX_DEFINERS,
     MAX_MENTIONS_BACKWARD,
     MAX_MENTIONS_SHARED,
-    KnowledgeGraph,
 )
 
 
@@ -189,8 +189,8 @@ def test_orphans_go_and_supported_names_stay() -> None:
     bench.remove([2])
     assert canonical(bench.graph.view) == ({}, [])
     assert not bench.graph._relations.by_row
-    assert not bench.graph._relations._sources
-    assert not bench.graph._titles._rows
+    assert not bench.graph._relations.counts
+    assert not bench.graph._titles.definers
     assert not bench.graph._titles._lengths
     assert not any(bench.graph._titles._spellings.values())
 

@@ -43,22 +43,37 @@ def contains_answer(text: str, answers: Iterable[str]) -> bool:
     """
     folded = _folded(text)
     for answer in answers:
-        wanted, rarest = _wanted(answer)
+        wanted, tokens, rarest = _wanted(answer)
         if not wanted:
             if answer.strip() and answer.strip() in text:
                 return True
-        # Looking for the longest token's letters first spares most texts from being cut into tokens.
-        elif rarest in folded and (_near(folded, wanted, rarest) or f" {wanted} " in _padded(folded)):
+        # Looking for letters first spares most texts from being cut into tokens.
+        elif rarest in folded and (_stands(folded, wanted, rarest) or (len(tokens) > 1 and _spread(folded, tokens))):
             return True
     return False
 
 
-def _near(folded: str, wanted: str, rarest: str) -> bool:
-    """Tell whether an answer is where its longest token first stands; where not, the whole text has to be cut."""
+def _stands(folded: str, wanted: str, rarest: str) -> bool:
+    """Tell whether the answer is close around a place where its longest token stands."""
+    at = folded.find(wanted)
+    if at >= 0 and folded[at - 1 : at] in _PLAIN_BEFORE and folded[at + len(wanted) :][:1] in _PLAIN_AFTER:
+        return True
+    reach, done = len(wanted) + _SLACK, 0
     at = folded.find(rarest)
-    start = folded.rfind(" ", 0, max(0, at - len(wanted) - _SLACK)) + 1
-    end = folded.find(" ", at + len(wanted) + _SLACK)
-    return f" {wanted} " in f" {' '.join(_tokens(folded[start : end if end >= 0 else None]))} "
+    while at >= 0:
+        # No token contains a blank, so what stands between two of them is cut as in the whole text.
+        start = folded.rfind(" ", 0, max(0, at - reach)) + 1
+        end = folded.find(" ", at + reach)
+        done = end if end >= 0 else len(folded)
+        if f" {wanted} " in f" {' '.join(_tokens(folded[start:done]))} ":
+            return True
+        at = folded.find(rarest, max(at + 1, done - reach))
+    return False
+
+
+def _spread(folded: str, tokens: tuple[str, ...]) -> bool:
+    """Tell whether the answer's tokens follow one another anywhere, however much punctuation is between them."""
+    return all(token in folded for token in tokens) and f" {' '.join(tokens)} " in _padded(folded)
 
 
 def whole_words(answer: str, text: str) -> str | None:
@@ -83,18 +98,21 @@ def whole_words(answer: str, text: str) -> str | None:
     return grown if contains_answer(text, [grown]) else text[start:end]
 
 
-@lru_cache(maxsize=16384)
-def _wanted(answer: str) -> tuple[str, str]:
-    tokens = _tokens(_folded(answer))
-    return " ".join(tokens), max(tokens, key=len, default="")
+@lru_cache(maxsize=4096)
+def _wanted(answer: str) -> tuple[str, tuple[str, ...], str]:
+    tokens = tuple(_tokens(_folded(answer)))
+    return " ".join(tokens), tokens, max(tokens, key=len, default="")
 
 
 # Articles and punctuation that may stand between an answer's tokens.
 _SLACK = 16
+# Beside these, what reads like the answer's tokens is them ("" is the edge of the text; a point may be a decimal one).
+_PLAIN_BEFORE = frozenset(["", *" \n\t(\"'"])
+_PLAIN_AFTER = frozenset(["", *" \n\t,;:)\"'!?"])
 
 
 # The same chunks are asked about again and again.
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def _folded(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))

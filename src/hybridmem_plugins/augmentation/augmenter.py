@@ -15,6 +15,7 @@ from hybridmem_plugins.augmentation.templates import TEMPLATES, get_template
 from hybridmem_plugins.passage import Passage
 
 if TYPE_CHECKING:
+    from hybridmem_plugins.augmentation.pools import ChunkStore
     from hybridmem_plugins.augmentation.profile import NoiseProfile
 
 
@@ -62,17 +63,21 @@ class NoisyContextAugmenter:
             raise ValueError(msg)
         self.profile = profile
         self._fixed = FixedRecipe(rates, severity, mix, size)
+        self._unbalanced: Recipe | None = None
         if profile is not None and (rates, severity, mix, size) != (None, None, None, 5):
             msg = "Give either a profile or rates, severity, mix and size: a profile sets all of these."
             raise ValueError(msg)
 
-    def recipe(self, chunks: Sequence[Passage]) -> Recipe:
-        """Give what chooses the noise; a profile's recipe first looks at how noisy the chunks already are."""
+    def recipe(self, store: ChunkStore | None = None) -> Recipe:
+        """Give what chooses the noise; a profile's recipe looks at how noisy the chunks already are, where it can."""
         if self.profile is None:
             return self._fixed
         from hybridmem_plugins.augmentation.profile_recipe import ProfileRecipe
 
-        return ProfileRecipe(self.profile, chunks)
+        if store is not None:
+            return ProfileRecipe(self.profile, store.often_found())
+        self._unbalanced = self._unbalanced or ProfileRecipe(self.profile, ())
+        return self._unbalanced
 
     def settings(self) -> dict[str, Any]:
         """Give what decides on the noise as plain JSON, for datasheets and caches."""
@@ -137,7 +142,7 @@ class NoisyContextAugmenter:
     def noise_passages_with_log(self, passages: Sequence[Any]) -> tuple[list[Passage], list[Edit]]:
         """Do as `noise_passages`, and give the log, whose `passage` is the index in the list."""
         clean = [as_passage(item) for item in passages]
-        recipe = self.recipe(())
+        recipe = self.recipe()
         draft = Draft(clean, ["gold"] * len(clean))
         for index, passage in enumerate(clean):
             noise_passages(draft, [index], recipe, None, random_for(self.seed, passage.id, "passage"))
@@ -152,5 +157,5 @@ class NoisyContextAugmenter:
         """
         clean = [as_passage(item) for item in passages]
         draft = Draft(clean, ["retrieved"] * len(clean))
-        noise_context(draft, self.recipe(()), random_for(self.seed, key, "context"))
+        noise_context(draft, self.recipe(), random_for(self.seed, key, "context"))
         return draft.passages, draft.edits

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import random
+import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from hybridmem_plugins.augmentation.edits import Draft, random_for
+from hybridmem_plugins.augmentation.examples import read_example
 from hybridmem_plugins.augmentation.operators import LEVELS, OPERATORS, Operator
 from hybridmem_plugins.augmentation.operators.context import Sources
+from hybridmem_plugins.augmentation.pools import ChunkStore, Pools
 from hybridmem_plugins.augmentation.recipe import DEFAULT_RATES, FILLS
 from hybridmem_plugins.passage import Passage
 
+# A sentence a line, so that a comparison of lines shows the changed sentences alone.
 _PROSE = (
-    "Ada Lovelace, the first programmer, wrote the first program in 1843. She “often” met Charles Babbage in the café. "
+    "Ada Lovelace, the first programmer, wrote the first program in 1843.\n"
+    "She “often” met Charles Babbage in the café.\n"
     "Her efficient notes on the Analytical Engine were translated & published."
 )
 _MARKED = (
@@ -22,14 +26,26 @@ _MARKED = (
     "Energy is $E = mc^2$ and \\frac{a}{b}."
 )
 _JSON = '{"name": "engine", "year": 1843, "parts": ["mill", "store"]}'
-_METADATA = {"source": "ada.pdf", "page": 3, "date": "2019-05-06"}
-_GOLD = Passage(_PROSE, "Ada Lovelace", "gold", _METADATA)
-_OTHERS = [
-    Passage("The Jacquard loom was controlled by punched cards.", "Jacquard loom", "loom", {"source": "loom.pdf"}),
-    Passage("Babbage held the chair of mathematics at Cambridge.", "Charles Babbage", "babbage", {"source": "cb.pdf"}),
-    Passage("Steam engines drove the mills of Manchester.", "Steam engine", "steam", {"source": "steam.pdf"}),
+_QUESTION, _ANSWER = "When did Ada Lovelace write the first program?", "1843"
+_GOLD = Passage(_PROSE, "Ada Lovelace", "ada-1", {"source": "ada.pdf", "page": 3, "date": "2019-05-06"})
+_CHUNKS = [
+    _GOLD,
+    *(
+        Passage(text, title, name, {"source": f"{name.partition('-')[0]}.pdf", "date": "2018-02-01"})
+        for name, title, text in (
+            ("ada-2", "Ada Lovelace", "Lovelace was buried beside her father.\nA computer language bears her name."),
+            ("program", "Computer program", "A program is written in a language. The first did no more than count."),
+            ("engine", "Analytical Engine", "The engine was to have a mill and a store. No program ever ran on it."),
+            ("babbage", "Charles Babbage", "Babbage held the chair of mathematics at Cambridge."),
+            ("note", "Ada (language)", "Ada is a language for large programs; it was first used in aircraft."),
+            ("write", "Typewriter", "Many wrote their first letters by machine in the 1870s."),
+            ("loom", "Jacquard loom", "The Jacquard loom was controlled by punched cards."),
+            ("steam", "Steam engine", "Steam engines drove the mills of Manchester."),
+            ("corn", "Corn mill", "The mill by the river ground corn for the whole valley."),
+        )
+    ),
 ]
-_HEADINGS = {
+_LEVEL_NAMES = {
     "context": "The list of passages", "chunk": "Chunks", "characters": "Characters", "format": "Format",
     "metadata": "Metadata", "adversarial": "Adversarial",
 }  # fmt: skip
@@ -38,51 +54,71 @@ _INTRODUCTION = """# The catalogue of noise
 
 <!-- Made by `python -m hybridmem_plugins.augmentation.catalogue > docs/noise.md`; do not edit by hand. -->
 
-Every kind of noise that `NoisyContextAugmenter` makes, with an example made by the code. Each operator is seeded, has
-a severity from 0 (nothing) to 1 (every unit), and logs every edit; the log turns the clean context into the noisy one
-again (`augmentation.edits.replay`). *Unit* is what severity is the share of. *Default rate* is the chance of the
-operator for one context (operators on the list) or one passage (all others), or, for the four pools of wrong passages,
-its share of the free slots. Invisible characters are shown as ⍽ (no-break space) and ▯ (zero width).
+Every kind of noise that `NoisyContextAugmenter` makes. Each operator is seeded, has a severity from 0 (nothing) to 1
+(every unit), and logs every edit; the log turns the clean context into the noisy one again
+(`augmentation.edits.replay`).
 
 After noising, the answer is looked for again. If it is gone, the target becomes the abstention; if a false version was
 planted beside the true one, the target reports the disagreement; planted instructions are never obeyed.
+
+## All operators
+
+*Severity* is the share of these units that are changed, and how large it is where you set none. *Rate* is the default
+chance for one context (operators on the list) or one passage (all others); for the four pools of wrong passages it is
+the share of the free slots.
 """
 
+_READING = """
+## Examples
 
-class _Pools:
-    def pool(self, operator: str, rng: random.Random) -> Sequence[Passage]:
-        return _OTHERS
+All are made by the code. Lines with `-` are clean, lines with `+` noisy, and what stays is left out. Invisible
+characters are shown as ⍽ (no-break space) and ▯ (zero width).
+"""
 
 
 def catalogue() -> str:
     """Make the page.
 
-    >>> "### `nbsp`" in catalogue()
+    >>> "#### `nbsp`" in catalogue()
     True
     """
-    return "\n".join([_INTRODUCTION, *_sections()])
+    return "\n".join([_INTRODUCTION, *_index(), _READING, *_sections()])
+
+
+def _index() -> Iterator[str]:
+    yield "| operator | what it does | severity | rate |"
+    yield "|---|---|---|---|"
+    for level in LEVELS:
+        yield f"| **{_LEVEL_NAMES[level]}** | | | |"
+        for operator in _of(level):
+            rate = DEFAULT_RATES.get(operator.name)
+            said = "by the mix" if rate is None else f"{rate:g}" + (" of slots" if operator.name in FILLS else "")
+            severity = f"{operator.unit}: {operator.typical:g}"
+            yield f"| [`{operator.name}`](#{operator.name}) | {operator.about} | {severity} | {said} |"
+
+
+def _of(level: str) -> list[Operator]:
+    return [operator for operator in OPERATORS.values() if operator.level == level]
 
 
 def _sections() -> Iterator[str]:
     for level in LEVELS:
-        yield f"## {_HEADINGS[level]}\n"
-        for operator in OPERATORS.values():
-            if operator.level == level:
-                yield _entry(operator)
+        yield f"### {_LEVEL_NAMES[level]}\n"
+        if level == "context":
+            yield f"Of the question “{_QUESTION}”, with `ada-1` as the passage that answers it.\n"
+        for operator in _of(level):
+            yield _entry(operator)
 
 
 def _entry(operator: Operator) -> str:
-    rate = DEFAULT_RATES.get(operator.name)
-    said = f"{rate:g}" + (" of the slots" if operator.name in FILLS else "") if rate is not None else "by the mix"
-    facts = f"Unit: {operator.unit}. Typical severity: {operator.typical:g}. Default rate: {said}."
-    clean, noisy = _example(operator)
-    blocks = f"{_block('clean', clean)}\n\n{_block('noisy', noisy)}"
-    return f"### `{operator.name}`\n\n{operator.about}\n\n{facts}\n\n{blocks}\n"
-
-
-def _block(name: str, text: str) -> str:
+    before, after = _example(operator)
+    # Halves are understood by what stays in each.
+    kept = 3 if operator.name == "split_chunk" else 0
+    lines = difflib.unified_diff(_visible(before).split("\n"), _visible(after).split("\n"), lineterm="", n=kept)
+    shown = [line for line in list(lines)[2:] if not line.startswith("@@")]
+    text = "\n".join(shown)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{name}:\n\n{fence}text\n{_visible(text)}\n{fence}"
+    return f"#### `{operator.name}`\n\n{operator.about}\n\n{fence}diff\n{text}\n{fence}\n"
 
 
 def _visible(text: str) -> str:
@@ -90,48 +126,48 @@ def _visible(text: str) -> str:
 
 
 def _example(operator: Operator) -> tuple[str, str]:
-    """Run an operator on the first sample that it changes."""
+    """Run an operator on the first sample that it changes; give the context before and after."""
     for text in (_PROSE, _MARKED, _JSON):
         for severity in (max(0.3, operator.typical), 1.0):
-            draft, shown = _run(operator, Passage(text, "Ada Lovelace", "gold", _METADATA), severity)
+            before, draft = _run(operator, Passage(text, _GOLD.title, _GOLD.id, _GOLD.metadata), severity)
             if draft.edits:
-                return shown, _shown(draft, operator)
+                return before, _shown(draft, operator)
     msg = f"No sample shows what {operator.name} does: add one."
     raise ValueError(msg)
 
 
-def _run(operator: Operator, gold: Passage, severity: float) -> tuple[Draft, str]:
-    rng = random_for(3, "catalogue", operator.name)
-    several = operator.kind == "context" and operator.name in ("order", "swapped_ids", "near_duplicate", "split_chunk")
-    draft = Draft([gold, *(_OTHERS[:2] if several else [])], ["gold", *(["same_topic"] * 2 if several else [])])
+def _run(operator: Operator, gold: Passage, severity: float) -> tuple[str, Draft]:
+    rng = random_for(8, "catalogue", operator.name)
+    several = operator.name in ("order", "swapped_ids", "near_duplicate")
+    draft = Draft([gold, *(_CHUNKS[3:5] if several else [])], ["gold", *(["same_topic"] * 2 if several else [])])
     before = _shown(draft, operator)
     if operator.kind == "context":
-        operator.run(draft, severity, rng, Sources(_Pools(), 3, ("1843",)))
+        example = read_example({"question": _QUESTION, "answers": [_ANSWER], "context": [_GOLD]})
+        operator.run(draft, severity, rng, Sources(Pools(ChunkStore(_CHUNKS), example), 3, (_ANSWER,)))
     elif operator.kind == "metadata":
-        for change in operator.run(gold, severity, rng, _OTHERS):
+        for change in operator.run(gold, severity, rng, _CHUNKS):
             draft.set_field(0, operator.name, change.field, change.after)
     else:
-        extra = (_OTHERS[0].text,) if operator.kind == "neighbour" else ()
+        extra = (_CHUNKS[1].text,) if operator.kind == "neighbour" else ()
         draft.change_text(0, operator.name, operator.run(gold.text, severity, rng, *extra))
-    return draft, before
+    return before, draft
 
 
 def _shown(draft: Draft, operator: Operator) -> str:
     if operator.kind in ("text", "neighbour"):
         return draft.passages[0].text
     if operator.kind == "metadata":
-        return "\n".join(f"title: {p.title}, metadata: {dict(p.metadata)}" for p in draft.passages)
-    lines = [
-        f"[{number}] id {passage.id}: {passage.title}"
-        + (
-            f" ({passage.metadata['date']})"
-            if operator.name == "outdated_version" and "date" in passage.metadata
-            else ""
-        )
-        + f"\n    {passage.text}"
-        for number, passage in enumerate(draft.passages, 1)
-    ]
-    return "\n".join(lines) or "(nothing)"
+        (passage,) = draft.passages
+        return "\n".join(f"{key}: {value}" for key, value in {"title": passage.title, **passage.metadata}.items())
+    if operator.name == "order":
+        return " ".join(f"[{passage.id}]" for passage in draft.passages)
+    whole = operator.name in ("contradiction", "outdated_version", "off_entity", "split_chunk", "near_duplicate")
+    blocks = []
+    for passage in draft.passages:
+        date = f" ({passage.metadata.get('date')})" if operator.name == "outdated_version" else ""
+        text = passage.text if whole else passage.text.split("\n")[0]
+        blocks.append(f"[{passage.id}] {passage.title}{date}\n    " + text.replace("\n", "\n    "))
+    return "\n".join(blocks) or "(nothing)"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -69,6 +70,8 @@ def _attempt(example: Example, plan: ContextPlan, recipe: Recipe, store: ChunkSt
         return draft
     if plan.kind == "no_gold":
         _run(draft, "missing_gold", 1.0, rng, sources)
+    elif plan.gold_slots is not None and len(plan.gold_slots) < len(draft.passages):
+        _lose(draft, len(draft.passages) - len(plan.gold_slots), rng)
     noise_passages(draft, range(len(draft.passages)), recipe, store, rng, example)
     joined = any(len(spans) > 1 for spans in example.spans)
     for name, severity in plan.operators:
@@ -78,18 +81,15 @@ def _attempt(example: Example, plan: ContextPlan, recipe: Recipe, store: ChunkSt
     first = len(draft.passages)
     if plan.relevance is None:
         _fill(draft, plan, sources, rng)
-    elif store.has_retriever:
-        # The retriever's own ranking has the right mix of near and far in every slot, question by question.
-        for name in ("hard_negatives", "low_ranked", "random_irrelevant"):
-            fill(draft, name, plan.size - len(draft.passages), sources, rng)
     else:
-        _fill_by_relevance(draft, plan.relevance, sources, rng, example.question)
+        wanted = _relevance_found(example, store, plan) if store.has_retriever else plan.relevance
+        _fill_by_relevance(draft, wanted, sources, rng, example.question)
     noise_passages(draft, range(first, len(draft.passages)), recipe, store, rng, example)
     for name, severity in plan.operators:
         if name not in _COPIES_OF_GOLD:
             _run(draft, name, severity, rng, sources)
-    if plan.gold_rank is not None and "gold" in draft.roles:
-        place(draft, draft.roles.index("gold"), plan.gold_rank)
+    if plan.gold_slots:
+        place_golds(draft, plan.gold_slots, rng)
     return draft
 
 
@@ -97,6 +97,14 @@ def _run(draft: Draft, name: str, severity: float, rng: random.Random, sources: 
     known = len(draft.edits)
     OPERATORS[name].run(draft, severity, rng, sources)
     draft.record(name, severity, known)
+
+
+def _lose(draft: Draft, count: int, rng: random.Random) -> None:
+    """Take so many gold passages away."""
+    share = count / len(draft.passages)
+    for index in sorted(rng.sample(range(len(draft.passages)), count), reverse=True):
+        draft.splice("missing_gold", index, index + 1, [], [])
+    draft.severities["missing_gold"] = share
 
 
 def _fill(draft: Draft, plan: ContextPlan, sources: Sources, rng: random.Random) -> None:
@@ -107,30 +115,48 @@ def _fill(draft: Draft, plan: ContextPlan, sources: Sources, rng: random.Random)
     fill(draft, "random_irrelevant", plan.size - len(draft.passages), sources, rng)
 
 
+def _relevance_found(example: Example, store: ChunkStore, plan: ContextPlan) -> list[str]:
+    """Judge what the user's own retriever finds beside the gold: a profile knows all questions, this knows the one."""
+    drawn = list(plan.relevance or ())
+    gold_ids = {passage.id for passage in example.gold}
+    ranked = store.ranked(example.question)
+    found = [passage for passage in ranked if passage.id not in gold_ids]
+    judged = [relevance(example.question, passage) for passage in found[: len(drawn)]]
+    if drawn[:1] == ["near"] and ranked and ranked[0].id in gold_ids and 0 not in (plan.gold_slots or ()):
+        # What comes before the gold is nearer to the question than what comes after it.
+        judged[:1] = ["near"]
+    return judged + drawn[len(judged) :]
+
+
 def _fill_by_relevance(
     draft: Draft, wanted: Sequence[str], sources: Sources, rng: random.Random, question: str
 ) -> None:
     """Fill slot after slot with a passage as near to the question as wanted, or the nearest to be had."""
     pools = {"near": "hard_negatives", "far": "random_irrelevant"}
-    waiting: dict[str, list[Passage]] = {name: [] for name in pools}
-    ranked = [*sources.distractors.pool("hard_negatives", rng), *sources.distractors.pool("low_ranked", rng)]
-    for passage in ranked:
-        waiting[relevance(question, passage)].append(passage)
-    strangers = iter(sources.distractors.pool("random_irrelevant", rng))
     present = {passage.id for passage in draft.passages}
+
+    def fresh(name: str) -> Iterator[Passage]:
+        return (passage for passage in sources.distractors.pool(name, rng) if passage.id not in present)
+
+    ranked, strangers = chain(fresh("hard_negatives"), fresh("low_ranked")), fresh("random_irrelevant")
+    waiting: dict[str, deque[Passage]] = {name: deque() for name in pools}
     for name in wanted:
-        ready = (passage for passage in chain(waiting[name], strangers) if passage.id not in present)
-        chosen = next(ready, None)
-        if chosen is not None:
+        while not waiting[name] and (passage := next(ranked, None)):
+            waiting[relevance(question, passage)].append(passage)
+        queue = waiting[name] or waiting["far" if name == "near" else "near"]
+        chosen = queue.popleft() if queue else next(strangers, None)
+        if chosen is not None and chosen.id not in present:
             present.add(chosen.id)
             end = len(draft.passages)
             draft.splice(pools[name], end, end, [chosen], [pools[name]])
 
 
-def place(draft: Draft, index: int, rank: int) -> None:
-    """Move one passage to a rank, leaving the others in their order."""
-    order = [other for other in range(len(draft.passages)) if other != index]
-    order.insert(min(rank, len(order)), index)
+def place_golds(draft: Draft, slots: Sequence[int], rng: random.Random) -> None:
+    """Put the gold passages, in any order, into these slots, leaving the others in theirs."""
+    golds = [index for index, role in enumerate(draft.roles) if role == "gold"]
+    order = [index for index in range(len(draft.passages)) if index not in golds]
+    for slot, index in zip(slots, rng.sample(golds, len(golds)), strict=True):
+        order.insert(min(slot, len(order)), index)
     arrange(draft, "order", order)
 
 

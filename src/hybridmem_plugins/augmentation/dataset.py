@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridmem_plugins.augmentation.compose import compose
-from hybridmem_plugins.augmentation.datasheet import Datasheet, hash_passages
+from hybridmem_plugins.augmentation.datasheet import Datasheet, hash_pairs, hash_passages
 from hybridmem_plugins.augmentation.decontamination import Evaluations
 from hybridmem_plugins.augmentation.examples import Example, check_chunks, read_beir, read_example
 from hybridmem_plugins.augmentation.labels import label, target
@@ -57,15 +57,18 @@ class NoisyDataset:
         examples, chunks = _sources(examples, chunks)
         passages = check_chunks(chunks, title_key)
         self.store = ChunkStore(passages, retriever)
-        self.recipe = augmenter.recipe(passages)
+        self.recipe = augmenter.recipe(self.store)
         self._examples = examples if examples is not None else _ClozeExamples(passages)
         self._evaluations = Evaluations(decontaminate)
         self._licences = dict(licences)
-        self._chunks_sha256 = hash_passages(passages)
-        self.datasheet = self.new_datasheet()
+        self._chunks_sha256, self._examples_sha256 = hash_passages(passages), ""
         self._checked: list[Example | str] | None = None
         if isinstance(self._examples, Sequence):
             self._checked = list(self._read(self._examples))
+            read = [example for example in self._checked if isinstance(example, Example)]
+            _check_ids(read)
+            self._examples_sha256 = hash_pairs((example.id, example.question) for example in read)
+        self.datasheet = self.new_datasheet()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Make the rows from the first on."""
@@ -73,8 +76,12 @@ class NoisyDataset:
         for _, rows in self.batches():
             yield from rows
 
-    def batches(self, start: int = 0) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    def batches(self, start: int = 0, split: str | None = None) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """Make the rows of one example after another, skipping the first `start` examples (to resume).
+
+        Args:
+            start: Examples that are done already.
+            split: "train" or "validation" makes the rows of that split alone.
 
         Yields:
             How many examples are done, and the rows of the last one (none where it was left out).
@@ -85,7 +92,7 @@ class NoisyDataset:
                 self.datasheet.left_out(example)
                 yield number, []
             else:
-                yield number, self._rows(example)
+                yield number, self._rows(example) if split in (None, self._split(example)) else []
 
     def __len__(self) -> int:
         """Count the rows; only where the examples came as a list.
@@ -104,7 +111,7 @@ class NoisyDataset:
 
     @property
     def fingerprint(self) -> str:
-        """Tell runs apart that would make other rows: settings and chunks."""
+        """Tell runs apart that would make other rows: settings, chunks and examples."""
         return self.new_datasheet().fingerprint
 
     @property
@@ -122,8 +129,14 @@ class NoisyDataset:
             "validation": self._validation,
             **augmenter.settings(),
         }
-        digest, names = self._chunks_sha256, list(self._evaluations.names)
-        return Datasheet(settings, digest, dict(self._licences), names, chunks=len(self.store.passages))
+        return Datasheet(
+            settings,
+            self._chunks_sha256,
+            self._examples_sha256,
+            dict(self._licences),
+            list(self._evaluations.names),
+            chunks=len(self.store.passages),
+        )
 
     def _read(self, examples: Iterable[Any], start: int = 0) -> Iterator[Example | str]:
         """Read examples; one that is left out comes as the reason."""
@@ -174,7 +187,7 @@ class NoisyDataset:
 
     def _split(self, example: Example) -> str:
         """Put all rows whose gold is of one document into one split."""
-        documents = (passage.title or str(passage.id) for passage in example.gold)
+        documents = (passage.title or example.document or str(passage.id) for passage in example.gold)
         return "validation" if any(_place(document) < self._validation for document in documents) else "train"
 
     def export(self, path: str | Path, form: str = "prompt_completion", **options: Any) -> Datasheet:
@@ -211,12 +224,25 @@ def _check_settings(copies: int, validation: float, on_bad_row: str) -> None:
         raise ValueError(msg)
 
 
+def _check_ids(examples: Iterable[Example]) -> None:
+    """Check that ids are unique, as an id alone decides on a row's noise."""
+    seen: set[str] = set()
+    for example in examples:
+        if example.id in seen:
+            msg = f"Row {example.id!r} comes twice: make ids unique (copies=2 gives two rows of each example)."
+            raise ValueError(msg)
+        seen.add(example.id)
+
+
 def _sources(
     examples: Iterable[Any] | str | Path | None, chunks: Iterable[Any] | None
 ) -> tuple[Iterable[Any] | None, Iterable[Any]]:
     if isinstance(examples, str | Path):
         read, corpus = read_beir(examples)
         return read, corpus if chunks is None else chunks
+    if isinstance(examples, Mapping):
+        msg = "examples is one dict: give a list of them, or a stream."
+        raise TypeError(msg)
     if chunks is None:
         msg = "Give chunks: the texts that wrong passages are drawn from (or a BEIR folder as examples)."
         raise ValueError(msg)

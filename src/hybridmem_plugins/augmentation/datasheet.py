@@ -6,7 +6,7 @@ import hashlib
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,9 +19,14 @@ _BANDS = ("up to 0.1", "0.1 to 0.3", "0.3 to 0.6", "0.6 to 1")
 
 def hash_passages(passages: Sequence[Passage]) -> str:
     """Hash ids and texts of passages in their order (SHA-256, hex)."""
+    return hash_pairs((str(passage.id), passage.text) for passage in passages)
+
+
+def hash_pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    """Hash ids and texts in their order (SHA-256, hex)."""
     digest = hashlib.sha256()
-    for passage in passages:
-        digest.update(f"{passage.id}\x1f{passage.text}\x1e".encode("utf-8", "replace"))
+    for name, text in pairs:
+        digest.update(f"{name}\x1f{text}\x1e".encode("utf-8", "replace"))
     return digest.hexdigest()
 
 
@@ -32,6 +37,7 @@ class Datasheet:
     Attributes:
         settings: Everything that decides on the rows, beside the inputs.
         chunks_sha256: Over ids and texts of all chunks, in order.
+        examples_sha256: Over ids and questions of all examples, in order; "" where they are a stream.
         rows_sha256: Over the exported file; "" where none was written.
         licences: Source to licence, as the user gave them.
         kept_apart_from: Evaluation files checked for shared questions and passages.
@@ -43,6 +49,7 @@ class Datasheet:
 
     settings: dict[str, Any]
     chunks_sha256: str
+    examples_sha256: str = ""
     licences: dict[str, str] = field(default_factory=dict)
     kept_apart_from: list[str] = field(default_factory=list)
     rows_sha256: str = ""
@@ -55,8 +62,8 @@ class Datasheet:
 
     @property
     def fingerprint(self) -> str:
-        """Name what decides on the rows: settings, chunks and the files kept apart."""
-        parts = [self.settings, self.chunks_sha256, self.kept_apart_from, self.format]
+        """Name what decides on the rows: settings, chunks, examples and the files kept apart."""
+        parts = [self.settings, self.chunks_sha256, self.examples_sha256, self.kept_apart_from, self.format]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def count(self, row: Mapping[str, Any]) -> None:

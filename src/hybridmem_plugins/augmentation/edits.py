@@ -103,16 +103,16 @@ class Draft:
 
     def change_text(self, index: int, operator: str, changes: Sequence[Change]) -> None:
         """Edit one passage's text. Logged from right to left, so that no edit moves the next one's offsets."""
-        text = self.passages[index].text
-        changes = [change for change in changes if text[change.start : change.end] != change.after]
         if not changes:
             return
+        passage = self.passages[index]
+        text = passage.text
+        changes = [change for change in changes if text[change.start : change.end] != change.after]
         after = apply_changes(text, changes)
-        if not after.strip():
+        if not changes or not after.strip():
             return
         for start, end, new in reversed(changes):
             self.edits.append(Edit(operator, index, "text", start, end, text[start:end], new))
-        passage = self.passages[index]
         self.passages[index] = Passage(after, passage.title, passage.id, passage.metadata)
 
     def set_field(self, index: int, operator: str, name: str, value: Any) -> None:

@@ -25,6 +25,8 @@ class Example:
         spans: For each of the answers, the spans that must all be found: itself, or the parts of a joined answer.
         gold: The passages that answer it.
         completion: A longer target written by somebody else, or None.
+        document: What document the gold is of, where its passages do not say; shown to nobody, as only the gold would
+            have it.
     """
 
     id: str
@@ -33,6 +35,7 @@ class Example:
     spans: tuple[tuple[str, ...], ...]
     gold: tuple[Passage, ...]
     completion: str | None = None
+    document: str | None = None
 
 
 def as_passage(item: Any, fallback_id: str | None = None, title_key: str = "title") -> Passage:
@@ -113,8 +116,10 @@ def read_example(
         )
         raise ValueError(msg)
     wholes, spans = zip(*found, strict=True)
-    completion = fields.get("completion")
-    return Example(row, question, wholes, spans, gold, completion if isinstance(completion, str) else None)
+    completion, document = (
+        value if isinstance(value, str) and value else None for value in map(fields.get, ("completion", title_key))
+    )
+    return Example(row, question, wholes, spans, gold, completion, document)
 
 
 def _answers(fields: Mapping[str, Any], row: str) -> list[str]:

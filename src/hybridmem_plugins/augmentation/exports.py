@@ -143,7 +143,10 @@ class _Run:
             return 0
         noted = json.loads(self.note.read_text(encoding="utf-8"))
         if noted["identity"] != self.identity:
-            msg = f"{self.part} was begun with other settings or chunks; finish it with those, or pass resume=False."
+            msg = (
+                f"{self.part} was begun with other settings, chunks or examples; finish it with those, or pass "
+                "resume=False."
+            )
             raise ValueError(msg)
         os.truncate(self.part, noted["bytes"])
         self.dataset.datasheet = Datasheet.from_dict(noted["datasheet"])
@@ -164,10 +167,9 @@ def _write_lines(run: _Run, resume: bool, progress: bool, limit: int | None) -> 
     """Write the rows; False where the limit stopped it."""
     start = run.begin(resume)
     with run.part.open("ab") as file, _Bar(run.dataset, start, progress) as bar:
-        for examples, rows in run.dataset.batches(start):
+        for examples, rows in run.dataset.batches(start, run.split):
             for row in rows:
-                if run.split in (None, row["split"]):
-                    file.write(json.dumps(run.line(row), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+                file.write(json.dumps(run.line(row), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
             bar.advance()
             stop = limit is not None and run.dataset.datasheet.rows >= limit
             if stop or examples % CHECKPOINT_EVERY == 0:
@@ -186,10 +188,12 @@ def _write_embedding_qa(dataset: NoisyDataset, path: Path, split: str | None, pr
     files = {name: part.open("w", encoding="utf-8") for name, part in parts.items()}
     try:
         with _Bar(dataset, 0, progress) as bar:
-            for row in dataset:
+            dataset.datasheet = dataset.new_datasheet()
+            for _, rows in dataset.batches(split=split):
                 bar.advance()
-                if not row["labels"]["abstain"] and split in (None, row["split"]):
-                    _write_pairs(files, row)
+                for row in rows:
+                    if not row["labels"]["abstain"]:
+                        _write_pairs(files, row)
     finally:
         for file in files.values():
             file.close()
@@ -223,11 +227,11 @@ def to_datasets(dataset: NoisyDataset, split: str | None = None) -> Any:
     datasets = require("datasets", "train")
 
     def rows() -> Iterator[dict[str, Any]]:
-        for row in dataset:
-            if split in (None, row["split"]):
-                plain = ("id", "question", "answers", "prompt", "completion", "messages", "split", "gold_ids")
-                packed = {name: json.dumps(row[name], ensure_ascii=False) for name in ("passages", "labels", "edits")}
-                yield {**{name: row[name] for name in plain}, **packed}
+        dataset.datasheet = dataset.new_datasheet()
+        for row in (row for _, made in dataset.batches(split=split) for row in made):
+            plain = ("id", "question", "answers", "prompt", "completion", "messages", "split", "gold_ids")
+            packed = {name: json.dumps(row[name], ensure_ascii=False) for name in ("passages", "labels", "edits")}
+            yield {**{name: row[name] for name in plain}, **packed}
 
     # Rows differ with the settings, so the cache must tell those apart.
     return datasets.Dataset.from_generator(rows, fingerprint=f"{dataset.fingerprint}{split or 'all'}")

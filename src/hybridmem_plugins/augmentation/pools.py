@@ -10,7 +10,9 @@ from itertools import chain
 from typing import Any, Protocol
 
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
+from hybridmem_plugins.augmentation.edits import random_for
 from hybridmem_plugins.augmentation.examples import Example, as_passage
+from hybridmem_plugins.augmentation.operators.chunks import SENTENCE
 from hybridmem_plugins.augmentation.templates import said_about
 from hybridmem_plugins.passage import Passage
 
@@ -64,9 +66,22 @@ def relevance(question: str, passage: Passage) -> str:
     >>> relevance("Who built the Avon mill?", Passage("The Avon mill stands."))
     'near'
     """
-    wanted = {*normalise_answer(question).split()} - _FUNCTION_WORDS
-    said = {*normalise_answer(f"{passage.title or ''} {passage.text}").split()}
-    return "near" if wanted and 2 * len(wanted & said) >= len(wanted) else "far"
+    wanted = _content_words(question)
+    said = _said(passage.title, passage.text)
+    return "near" if wanted and 2 * sum(word in said for word in wanted) >= len(wanted) else "far"
+
+
+@lru_cache(maxsize=64)
+def _content_words(question: str) -> tuple[str, ...]:
+    words = dict.fromkeys(normalise_answer(question).split())
+    return tuple(f" {word} " for word in words if word not in _FUNCTION_WORDS)
+
+
+# The same passages are found for many questions.
+@lru_cache(maxsize=4096)
+def _said(title: str | None, text: str) -> str:
+    whole = f"{title} {text}" if title else text
+    return f" {normalise_answer(whole)} "
 
 
 def as_search(retriever: Any) -> Callable[[str], list[Passage]]:
@@ -92,13 +107,13 @@ class ChunkStore:
         Args:
             passages: Chunks with ids, in the order of their documents.
             retriever: Anything `as_search` takes; its results count as hard negatives. Called once for each question
-                and remembered (the last 20,000 questions).
+                and remembered (the last 10,000 questions).
         """
         self.passages = passages
         self._by_id = {str(passage.id): number for number, passage in enumerate(passages)}
         self._by_text = {passage.text: number for number, passage in reversed(list(enumerate(passages)))}
         self._foreign: dict[str, Passage] = {}
-        self.ranked = lru_cache(maxsize=20_000)(self._rank)
+        self.ranked = lru_cache(maxsize=10_000)(self._rank)
         self._search = as_search(retriever) if retriever is not None else None
         self._index: WordIndex | None = None
 
@@ -137,6 +152,20 @@ class ChunkStore:
             return ""
         following = self.passages[number]
         return following.text if following.title == passage.title else ""
+
+    def often_found(self, questions: int = 300, results: int = 8) -> list[Passage]:
+        """Give what is found for sentences of the chunks: what contexts are made of, each as often as it comes up.
+
+        Some chunks come up more often than others, and are more noisy or less. Words alone tell well enough which, so
+        that the user's retriever need not be asked what nobody has asked.
+        """
+        find = self._index or WordIndex(self.passages)
+        stride = max(1, len(self.passages) // questions)
+        asked = [
+            random_for(0, passage.id, "often found").choice([found[0] for found in SENTENCE.finditer(passage.text)])
+            for passage in self.passages[::stride]
+        ]
+        return [passage for question in asked for passage in find(question)[:results]]
 
     def _rank(self, question: str) -> tuple[Passage, ...]:
         if self._search is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hybridmem_plugins.augmentation.pools import as_search, relevance
 from hybridmem_plugins.augmentation.traces import Trace, read_traces
 from hybridmem_plugins.passage import Passage
 
-FORMAT = 1
+FORMAT = 2
 RANK_BANDS = ((1, "1"), (2, "2"), (5, "3-5"), (10, "6-10"), (10**9, "11+"))
 SEVERITY_BANDS = ((0.15, "light"), (0.5, "medium"), (1.0, "heavy"))
 DETECTED = (*DETECTED_TEXT, "missing_metadata", "null_metadata")
@@ -33,7 +33,10 @@ class NoiseProfile:
         contexts: Number of retrievals seen.
         passages: Number of passages seen.
         features: Feature to bin to count. `results` (how many came back), `gold_rank` (band, or `absent`),
-            `relevance@<rank band>` (gold, near, far) and `operator:<name>` (none, light, medium, heavy).
+            `gold_found` (none, some or all of a question's right passages), `relevance@<rank band>` (gold, near, far)
+            and `operator:<name>` (none, light, medium, heavy).
+        shapes: How many came back, how many right passages there are, and the ranks at which those stood ("8:2:1,4";
+            "8::" where it is not known which are right), to count.
         together: Which operators were seen in one passage and how severe ("nbsp:light+heading_spam:medium"; "" for
             none), to count.
         severities: Operator to band to mean severity.
@@ -42,6 +45,7 @@ class NoiseProfile:
     contexts: int = 0
     passages: int = 0
     features: dict[str, dict[str, int]] = field(default_factory=dict)
+    shapes: dict[str, int] = field(default_factory=dict)
     together: dict[str, int] = field(default_factory=dict)
     severities: dict[str, dict[str, float]] = field(default_factory=dict)
     format: int = FORMAT
@@ -67,15 +71,23 @@ class NoiseProfile:
         return cls.from_traces(record(retriever, questions, gold))
 
     @classmethod
-    def from_traces(cls, source: str | Path | Iterable[Any]) -> NoiseProfile:
+    def from_traces(
+        cls, source: str | Path | Iterable[Any], gold: Mapping[str, Iterable[str]] | None = None
+    ) -> NoiseProfile:
         """Read a JSON-lines file of traces, or trace objects; see `traces.read_traces` for the forms.
+
+        Args:
+            source: The file or the objects.
+            gold: Question to ids of the right passages, for logs that do not know them. Without it, ranks of gold and
+                relevance stay unknown for those.
 
         Raises:
             ValueError: Not one retrieval is in it.
         """
         counting = _Counting()
+        known = {question: frozenset(map(str, ids)) for question, ids in (gold or {}).items()}
         for trace in read_traces(source):
-            counting.add(trace)
+            counting.add(trace if trace.question not in known else replace(trace, gold=known[trace.question]))
         return counting.profile()
 
     @classmethod
@@ -193,6 +205,7 @@ class _Counting:
 
     def __init__(self) -> None:
         self.features: dict[str, Counter[str]] = {}
+        self.shapes: Counter[str] = Counter()
         self.together: Counter[str] = Counter()
         self.sums: dict[tuple[str, str], list[float]] = {}
         self.contexts = self.passages = 0
@@ -201,9 +214,14 @@ class _Counting:
         self.contexts += 1
         self._count("results", str(len(trace.passages)))
         ranks = range(1, len(trace.passages) + 1)
-        if trace.gold is not None:
-            found = [rank for rank, passage in zip(ranks, trace.passages, strict=True) if passage.id in trace.gold]
+        if trace.gold is None:
+            self.shapes[f"{len(trace.passages)}::"] += 1
+        else:
+            first = {passage.id: rank for rank, passage in reversed(list(zip(ranks, trace.passages, strict=True)))}
+            found = sorted(rank for passage_id, rank in first.items() if passage_id in trace.gold)
             self._count("gold_rank", band(RANK_BANDS, found[0]) if found else "absent")
+            self._count("gold_found", "none" if not found else "all" if len(found) >= len(trace.gold) else "some")
+            self.shapes[f"{len(trace.passages)}:{len(trace.gold)}:{','.join(map(str, found))}"] += 1
         for rank, passage in zip(ranks, trace.passages, strict=True):
             if trace.gold is not None:
                 judged = "gold" if passage.id in trace.gold else relevance(trace.question, passage)
@@ -229,4 +247,4 @@ class _Counting:
         for (name, where), values in self.sums.items():
             severities.setdefault(name, {})[where] = round(sum(values) / len(values), 4)
         features = {name: dict(counts) for name, counts in self.features.items()}
-        return NoiseProfile(self.contexts, self.passages, features, dict(self.together), severities)
+        return NoiseProfile(self.contexts, self.passages, features, dict(self.shapes), dict(self.together), severities)

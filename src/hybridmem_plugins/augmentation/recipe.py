@@ -45,7 +45,8 @@ class ContextPlan:
         size: How many passages it should hold.
         fills: For each free slot, the pool it is filled from.
         operators: Operators on the list and their severities, in order.
-        gold_rank: Where the first gold passage is to stand, counted from 0; None leaves it to `order`.
+        gold_slots: Where gold passages are to stand, counted from 0, in rising order; golds without a slot are missing.
+            None keeps them all and leaves their places to `order`.
         relevance: Instead of `fills`, for each slot without gold whether its passage is to be `near` or `far`.
     """
 
@@ -53,7 +54,7 @@ class ContextPlan:
     size: int
     fills: tuple[str, ...] = ()
     operators: tuple[tuple[str, float], ...] = ()
-    gold_rank: int | None = None
+    gold_slots: tuple[int, ...] | None = None
     relevance: tuple[str, ...] | None = None
 
 
@@ -132,8 +133,8 @@ class FixedRecipe:
         if unknown or not math.isclose(sum(self.mix.values()), 1.0, abs_tol=1e-6):
             msg = f"mix {self.mix!r}: name only {', '.join(KINDS)}, with shares that sum to 1."
             raise ValueError(msg)
-        if self.size < 1:
-            msg = f"size is {self.size}: a context holds at least 1 passage."
+        if not isinstance(self.size, int) or self.size < 1:
+            msg = f"size is {self.size!r}: give a whole number of passages, at least 1."
             raise ValueError(msg)
 
     def context(self, rng: random.Random, golds: int) -> ContextPlan:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from hybridmem_plugins.errors import EngineError
+
+T = TypeVar("T")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
 _SECRET = re.compile(r"(?i)\b(password|passfile|sslkey|sslpassword|token|api_?key|secret)=[^&\s]*")
@@ -31,6 +36,24 @@ def without_secrets(text: str) -> str:
     'cannot reach postgresql://…@host/db?password=…&x=1'
     """
     return _SECRET.sub(lambda found: f"{found[1]}=…", _USER_INFO.sub("…@", text))
+
+
+def asked(what: str, call: Callable[[], T]) -> T:
+    """Return what a call to a database of others gives, any error of it being an `EngineError` without secrets.
+
+    Args:
+        what: Which database, for the error's text.
+        call: The call.
+
+    Raises:
+        EngineError: The call failed.
+    """
+    try:
+        return call()
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        msg = without_secrets(f"{what}: {type(error).__name__}: {reason}")
+        raise EngineError(msg) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,21 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hybridmem_plugins.engines import is_address, open_engine
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.memory.graph import KnowledgeGraph
 from hybridmem_plugins.memory.journal import FILE_NAME
+from hybridmem_plugins.memory.lexical import Floats
+from hybridmem_plugins.memory.rows import Rows
 from hybridmem_plugins.memory.store import MemoryStore
+from hybridmem_plugins.memory.vectors import WIDEST_SEARCH
 from hybridmem_plugins.retrieval.engine import retrieve
 from hybridmem_plugins.retrieval.features import FIRST_STAGE
 from hybridmem_plugins.retrieval.linking import read_question
-from hybridmem_plugins.retrieval.tiers import BoundTiers
+from hybridmem_plugins.retrieval.tiers import BoundTiers, SemanticTier
 
 # Questions compared unless told otherwise, and passages compared of each answer.
 QUESTIONS = 50
 _COMPARED = 5
 _SCORE = 1e-3
+# Passages asked for where answers are compared: so many that hnswlib is not used, and that pgvector overlooks few.
+_WIDE = WIDEST_SEARCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +149,21 @@ def _answer(store: Any, text: str, vector: Any) -> list[tuple[str, float]]:
         question = read_question(text, view.graph)
         named = [row for link in question.titles for row in link.info.definers]
         view.expect(vector, question.terms, FIRST_STAGE, named, None)
-        tiers = BoundTiers(view.vectors, view.lexical, view.graph)
+        tiers = BoundTiers(_Thorough(view.vectors), view.lexical, view.graph)
         found = retrieve(question, (vector, vector), tiers, _COMPARED).found[:_COMPARED]
         return list(zip(view.ids([one.row for one in found]), [one.score for one in found], strict=True))
+
+
+class _Thorough:
+    """A semantic tier that looks at many more passages than asked for, so that no index overlooks one of these."""
+
+    def __init__(self, tier: SemanticTier) -> None:
+        self._tier = tier
+        self.similarity, self.vectors = tier.similarity, tier.vectors
+
+    def search(self, vector: ArrayLike, k: int, allowed: Any = None) -> tuple[Rows, Floats]:
+        rows, scores = self._tier.search(vector, max(k, _WIDE), allowed)
+        return rows[:k], scores[:k]
 
 
 def _alike(first: list[tuple[str, float]], second: list[tuple[str, float]]) -> bool:

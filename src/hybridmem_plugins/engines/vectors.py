@@ -7,7 +7,7 @@ are exact whatever precision the database keeps, and nothing that it returns by 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +16,9 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridmem_plugins.engines.address import without_secrets
+from hybridmem_plugins.engines.address import asked
 from hybridmem_plugins.engines.pushing import Push, pushed, shown
-from hybridmem_plugins.errors import EngineError
+from hybridmem_plugins.memory.caches import Batch
 from hybridmem_plugins.memory.rows import Mask, Rows, as_rows
 from hybridmem_plugins.memory.vectors import normalised, unit_query
 
@@ -110,14 +110,34 @@ class ExternalVectors:
 
     # What the store tells the database before and after its own transaction.
 
-    def upsert(self, rows: Sequence[int], vectors: Floats, metadata: Sequence[Mapping[str, Any]]) -> None:
-        """Store vectors in the database.
+    @property
+    def name(self) -> str:
+        """The database, and the collection in it."""
+        return self._engine.name
+
+    def bind(self, memory: str) -> None:
+        """Do nothing: it was told when it was made."""
+
+    def restart(self) -> None:
+        """Do nothing: what is stored of rows that are gone is told apart, and the rest is replaced."""
+
+    def send(
+        self,
+        rows: Sequence[int],
+        batch: Batch,
+        vectors: Floats,
+        removed: Collection[int] = (),
+        *,
+        everything: bool = False,
+    ) -> None:
+        """Store vectors in the database; see `Follower`.
 
         Raises:
             EngineError: It failed; adding again is safe.
         """
         unit = normalised(vectors, len(rows), self.dimension)
-        self._ask(lambda: self._engine.upsert(self._ids(rows), unit, [shown(one) for one in metadata]))
+        metadata = [shown(passage.metadata) for passage in batch.passages]
+        self._ask(lambda: self._engine.upsert(self._ids(rows), unit, metadata))
 
     def forget(self, rows: Sequence[int]) -> None:
         """Delete vectors from the database."""
@@ -204,12 +224,7 @@ class ExternalVectors:
         return best, scores
 
     def _ask(self, call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except Exception as error:
-            reason = without_secrets(" ".join(str(error).split())) or type(error).__name__
-            msg = f"the vector database {without_secrets(self._engine.name)}: {type(error).__name__}: {reason}"
-            raise EngineError(msg) from None
+        return asked(f"the vector database {self._engine.name}", call)
 
     def _ids(self, rows: Sequence[int]) -> list[str]:
         return [str(UUID(int=self._mark | int(row))) for row in rows]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from hybridmem_plugins.extraction.model import Extraction, Mention, MentionKind
 from hybridmem_plugins.extraction.sentences import sentence_spans
@@ -44,6 +45,10 @@ _WIKI_LINK = re.compile(r"\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]\n]{1,200}))?\]\]")
 _HTML_LINK = re.compile(r"<a\s[^<>]*href\s*=\s*[\"']([^\"']{1,500})[\"'][^>]*>([^<]{1,200})</a>", re.IGNORECASE)
 _HEADING = re.compile(r"^#{1,6}[ \t]+(.{1,300}?)[ \t#]*$", re.MULTILINE)
 _QUALIFIER = re.compile(r"\s*[(（\[].*[)）\]]\s*$")
+# What may stand before the name that a text opens with.
+_BEFORE_SUBJECT = re.compile(r"\W*(?:(?:the|an?|der|die|das|le|la|les|el|los|las|il)\b)?\W*", re.IGNORECASE)
+_FILE = re.compile(r"[^/\\]\.[A-Za-z]{1,8}$")
+_LONGEST_FILE_TITLE = 200  # characters
 _MAX_NAME_WORDS = 8
 _LONGEST_QUALIFIED = 1000  # characters; finding brackets takes a time that grows with the square
 
@@ -82,44 +87,60 @@ def capitalised_names(text: str) -> list[str]:
     >>> capitalised_names("When did Lothair II of Lotharingia marry?")
     ['Lothair II of Lotharingia']
     """
-    return [surface for start, end in sentence_spans(text) for surface, _ in _names(text, start, end)]
+    return [surface for surface, _, _ in _names(text, sentence_spans(text))]
 
 
 def _extract(passage: Passage) -> Extraction:
     text = passage.text
     sentences = sentence_spans(text)
-    starts = [start for start, _ in sentences]
-    found: dict[str, tuple[MentionKind, int]] = {}
-    for surface, kind, offset in _surfaces(text, sentences):
+    defines = dict.fromkeys(_definitions(passage, text, sentences))
+    found: dict[str, Mention] = {}
+    for surface, kind, sentence in _surfaces(text, sentences):
         name = _without_article(name_key(surface))
-        if name and name.count(" ") < _MAX_NAME_WORDS:
-            found.setdefault(name, (kind, max(bisect_right(starts, offset) - 1, 0)))
-    defines = _definitions(passage, text, sentences)
-    return Extraction(
-        sentences=tuple(sentences),
-        defines=tuple(defines),
-        mentions=tuple(Mention(name, kind, at) for name, (kind, at) in found.items() if name not in defines),
-    )
+        if name and name not in found and name not in defines and name.count(" ") < _MAX_NAME_WORDS:
+            found[name] = Mention(name, kind, sentence)
+    return Extraction(sentences=tuple(sentences), defines=tuple(defines), mentions=tuple(found.values()))
 
 
 def _definitions(passage: Passage, text: str, sentences: list[tuple[int, int]]) -> list[str]:
     titles = [passage.title] if passage.title else []
     if "#" in text:
         titles += [match.group(1) for match in _HEADING.finditer(text)]
+    titles += _file_titles(passage.metadata)
     if not titles and sentences:
         titles = list(_leading_subject(text[slice(*sentences[0])]))
     return list(dict.fromkeys(name for title in titles for name in defined_names(title)))
 
 
+def _file_titles(metadata: Mapping[str, Any]) -> list[str]:
+    """Return what the file of a passage goes by: its title, and its name, which links between files say."""
+    document, source = metadata.get("document"), metadata.get("source")
+    titles = [document] if isinstance(document, str) else []
+    titles += [_target_name(source)] if isinstance(source, str) and _FILE.search(source) else []
+    return [title for title in titles if 1 < len(title) <= _LONGEST_FILE_TITLE]
+
+
 def _leading_subject(sentence: str) -> Iterator[str]:
     """Yield the name an untitled passage opens with, which is what encyclopedic and technical prose is about."""
-    for surface, offset in _names(sentence, 0, len(sentence)):
-        if offset <= len("The “"):
+    for surface, _, offset in _names(sentence, [(0, len(sentence))]):
+        if _BEFORE_SUBJECT.fullmatch(sentence, 0, offset):
             yield surface
         return
 
 
-def _surfaces(text: str, sentences: list[tuple[int, int]]) -> Iterator[tuple[str, MentionKind, int]]:
+def _surfaces(text: str, sentences: Sequence[tuple[int, int]]) -> Iterator[tuple[str, MentionKind, int]]:
+    """Yield what stands out in a text, what made it do so, and the number of its sentence."""
+    starts = [start for start, _ in sentences]
+    for surface, kind, offset in _marked(text):
+        yield surface, kind, max(bisect_right(starts, offset) - 1, 0)
+    for surface, number, _ in _names(text, sentences):
+        yield surface, "name", number
+    for match in _YEAR.finditer(text):
+        yield match.group(), "year", max(bisect_right(starts, match.start()) - 1, 0)
+
+
+def _marked(text: str) -> Iterator[tuple[str, MentionKind, int]]:
+    """Yield links and quotations with their offsets."""
     if "[" in text:
         for match in _MARKDOWN_LINK.finditer(text):
             yield match.group(1), "link", match.start()
@@ -135,11 +156,6 @@ def _surfaces(text: str, sentences: list[tuple[int, int]]) -> Iterator[tuple[str
     if any(mark in text for mark in _QUOTE_MARKS):
         for match in _QUOTE.finditer(text):
             yield match.group(1), "quote", match.start()
-    for start, end in sentences:
-        for surface, offset in _names(text, start, end):
-            yield surface, "name", offset
-    for match in _YEAR.finditer(text):
-        yield match.group(), "year", match.start()
 
 
 def _target_name(target: str) -> str:
@@ -148,37 +164,64 @@ def _target_name(target: str) -> str:
     return re.sub(r"[_\-]+|%20", " ", path.rsplit("/", 1)[-1].rsplit(".", 1)[0])
 
 
-def _names(text: str, start: int, end: int) -> Iterator[tuple[str, int]]:
-    """Yield each run of capitalised words in a sentence, and its offset in the text."""
-    sentence = text[start:end]
-    for surface, offset in (_ascii_capitalised if sentence.isascii() else _capitalised)(sentence):
-        yield surface, start + offset
+def _names(text: str, sentences: Sequence[tuple[int, int]]) -> Iterator[tuple[str, int, int]]:
+    """Yield each run of capitalised words, the number of its sentence, and its offset in the text."""
+    if text.isascii():
+        yield from _ascii_names(text, sentences)
+        return
+    for number, (start, end) in enumerate(sentences):
+        sentence = text[start:end]
+        if sentence.isascii():
+            yield from _ascii_names(text, [(start, end)], number)
+        else:
+            for surface, offset in _capitalised(sentence):
+                yield surface, number, start + offset
 
 
-def _ascii_capitalised(sentence: str) -> Iterator[tuple[str, int]]:
-    """Do as `_capitalised`, looking only at words with a capital, several times as fast."""
+def _ascii_names(text: str, sentences: Sequence[tuple[int, int]], first: int = 0) -> Iterator[tuple[str, int, int]]:
+    """Do as `_capitalised` for sentences side by side, looking only at words with a capital, several times as fast.
+
+    Args:
+        text: Where the sentences stand; they are ASCII.
+        sentences: Where each begins and ends.
+        first: Number of the first of them.
+    """
+    if not sentences:
+        return
     opened, end = -1, 0
-    for match in _ASCII_CAPITALISED.finditer(sentence):
+    number, limit = first - 1, 0  # of the sentence, and where it ends
+    for match in _ASCII_CAPITALISED.finditer(text, sentences[0][0], sentences[-1][1]):
         start, stop = match.span()
-        if opened >= 0:
-            gap = sentence[end:start]
+        if opened >= 0 and start < limit:
+            gap = text[end:start]
             if gap == " ":
                 end = stop
                 continue
-            numbers = _ASCII_NUMBERS.match(gap)
-            if numbers:
-                end += numbers.end()
-                gap = gap[numbers.end() :]
-            if _ASCII_BETWEEN.fullmatch(gap) and ("." not in gap or _initial(sentence, end)):
-                end = stop
-                continue
-            yield sentence[opened:end], opened
-            opened = -1
+            word = gap.split(None, 1)[:1]
+            if not (word and word[0].isalpha() and word[0] not in _CONNECTORS):  # else no name goes on over it
+                numbers = _ASCII_NUMBERS.match(gap)
+                if numbers:
+                    end += numbers.end()
+                    gap = gap[numbers.end() :]
+                if _ASCII_BETWEEN.fullmatch(gap) and ("." not in gap or _initial(text, end)):
+                    end = stop
+                    continue
+            yield text[opened:end], number, opened
+        elif opened >= 0:
+            yield text[opened : _end_with_numbers(text, end, limit)], number, opened
+        opened = -1
+        while start >= limit:
+            number += 1
+            limit = sentences[number - first][1]
         if match.group().lower() not in _OPENERS:
             opened, end = start, stop
     if opened >= 0:
-        numbers = _ASCII_NUMBERS.match(sentence, end)
-        yield sentence[opened : numbers.end() if numbers else end], opened
+        yield text[opened : _end_with_numbers(text, end, limit)], number, opened
+
+
+def _end_with_numbers(text: str, end: int, limit: int) -> int:
+    numbers = _ASCII_NUMBERS.match(text, end, limit)
+    return numbers.end() if numbers else end
 
 
 def _capitalised(sentence: str) -> Iterator[tuple[str, int]]:
@@ -219,6 +262,8 @@ def _initial(sentence: str, end: int) -> bool:
 
 
 def _without_article(name: str) -> str:
+    if name[:1] not in "at":
+        return name
     for article in _ARTICLES:
         if name.startswith(article) and len(name) > len(article):
             return name[len(article) :]

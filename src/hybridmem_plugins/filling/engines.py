@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -66,14 +68,8 @@ def on_ray(work: Work, batches: Sequence[bytes], workers: int) -> Iterator[bytes
     Raises:
         ImportError: Ray is not installed.
     """
-    ray: Any = require("ray", "ray")
+    _ray(workers)
     data: Any = require("ray.data", "ray")
-    if not ray.is_initialized():
-        # With this address, Ray's servers listen on the loopback interface only.
-        ray.init(
-            num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING,
-            _node_ip_address="127.0.0.1",
-        )  # fmt: skip
     context = data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -85,6 +81,28 @@ def on_ray(work: Work, batches: Sequence[bytes], workers: int) -> Iterator[bytes
         )
         for row in read.iter_rows():
             yield bytes(row["done"])
+
+
+def _ray(workers: int) -> Any:
+    """Return Ray, connected to a cluster or started on this machine for the loopback interface only."""
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        return sys.modules["ray"]
+    options: dict[str, Any] = {}
+    if "RAY_ADDRESS" not in os.environ:
+        # Ray turns 127.0.0.1 into an address that others can reach, and listens everywhere, unless this says that it is
+        # no cluster; it is read when Ray is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        require("ray", "ray")
+        constants: Any = require("ray._private.ray_constants", "ray")
+        constants.ENABLE_RAY_CLUSTER = False
+        options = {
+            "num_cpus": workers, "include_dashboard": False, "log_to_driver": False, "_node_ip_address": "127.0.0.1",
+        }  # fmt: skip
+    ray: Any = require("ray", "ray")
+    ray.init(logging_level=logging.WARNING, **options)
+    if options and ray.util.get_node_ip_address() != "127.0.0.1":
+        logger.warning("Ray listens on %s, not only on the loopback interface", ray.util.get_node_ip_address())
+    return ray
 
 
 class _Read:

@@ -13,6 +13,7 @@ from hybridmem_plugins.errors import require
 if TYPE_CHECKING:
     from hybridmem_plugins.llama_index.augmenter import NoisyContextAugmenter, NoisyContextPostprocessor
     from hybridmem_plugins.llama_index.engine import as_vector_engine
+    from hybridmem_plugins.llama_index.graph_engine import as_graph_engine
     from hybridmem_plugins.llama_index.graph_store import NetworkXPropertyGraphStore
     from hybridmem_plugins.llama_index.llm import FinetunedLLM
     from hybridmem_plugins.llama_index.query_engine import HybridQueryEngine
@@ -29,6 +30,7 @@ _HOMES = {
     "NoisyContextAugmenter": "augmenter",
     "NoisyContextPostprocessor": "augmenter",
     "RetrievalTraceHandler": "tracing",
+    "as_graph_engine": "graph_engine",
     "as_vector_engine": "engine",
 }
 
@@ -41,6 +43,7 @@ __all__ = [
     "NoisyContextAugmenter",
     "NoisyContextPostprocessor",
     "RetrievalTraceHandler",
+    "as_graph_engine",
     "as_vector_engine",
 ]
 

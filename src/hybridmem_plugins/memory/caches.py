@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.extraction.model import Extraction
 from hybridmem_plugins.extraction.tokens import words
+from hybridmem_plugins.memory.garbage import collection_paused
 from hybridmem_plugins.memory.lexical import LexicalIndex
 from hybridmem_plugins.memory.metadata import MetadataIndex
 from hybridmem_plugins.memory.rows import Rows, as_rows, difference
@@ -175,7 +175,7 @@ class Caches:
         self._name(snapshot.ids())
         live = as_rows(list(self.id_of))
         dimension = snapshot.meta("dimension")
-        with _no_garbage_collection():
+        with collection_paused():
             if dimension is not None:
                 self.vectors = self._open_vectors(snapshot, folder, live, int(dimension))
             for tier, what in zip(self._tiers, ("word index", "metadata index", "graph"), strict=True):
@@ -308,15 +308,3 @@ class Caches:
         if passages:
             logger.warning("the %s is rebuilt from the journal (%d passages): %s", what, passages, reason)
         return False
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Many small objects that all stay: looking for garbage among them doubles the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -115,6 +115,12 @@ class Coordinator:
                 self._unsaved += len(added[0])
             self.caches.version = version
 
+    def level(self) -> None:
+        """Bring the caches to the newest commit, for a writer that looks into them before its own."""
+        if self.journal.file is not None:
+            with self._exclusive():
+                self._level()
+
     def compact(self) -> bool:
         """Drop every trace of what was deleted; return whether the write-ahead log could be emptied, too."""
         with self.writing() as transaction:

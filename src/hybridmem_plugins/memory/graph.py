@@ -16,24 +16,17 @@ from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.extraction.model import Extraction, MentionKind
 from hybridmem_plugins.memory.cachefile import load_cache, save_cache
 from hybridmem_plugins.memory.graph_file import Edges
+from hybridmem_plugins.memory.reach import DEFINES, GraphParts, Reach
 from hybridmem_plugins.memory.relations import Relations
 from hybridmem_plugins.memory.rows import Mask
-from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
+from hybridmem_plugins.memory.steps import ALL_KINDS, NameInfo, StepKind, Steps
 from hybridmem_plugins.memory.titles import Titles, forms
 from hybridmem_plugins.passage import Passage
 
-# Names said in as many passages are counted for a filter with numpy.
-_HUB = 256
 NODE_PREFIX = "passage:"  # of passages; no normalised name has a colon
-# Names said in more passages than this connect too much to say anything ("film", "1990").
-MAX_MENTIONS_BACKWARD = 50
-MAX_MENTIONS_SHARED = 20
-MAX_DEFINERS = 25
-_LIMITS: dict[StepKind, int] = {"shared": MAX_MENTIONS_SHARED, "backward": MAX_MENTIONS_BACKWARD}
 # Edges from passages to names and the nodes of names share their dicts: a million edges with two dicts each would be
 # most of a memory's size. They are never changed, only replaced.
 _NAME: dict[str, Any] = {"kind": "name"}
-_DEFINES: dict[str, dict[str, Any]] = {"defines": {}}
 _MENTIONS: dict[str, dict[str, dict[str, Any]]] = {
     kind: {"mentions": {"kind": kind}} for kind in (*get_args(MentionKind), "title")
 }
@@ -68,8 +61,12 @@ class KnowledgeGraph:
         self._nodes: dict[int, str] = {}
         self._rows: dict[str, int] = {}  # of the passages' nodes
         self._titles = Titles()
-        self._hubs: dict[str, NDArray[np.int64]] = {}  # rows that mention a much said name, while it does not change
         self._relations = Relations(self._graph, self._connect)
+        self._parts = GraphParts(
+            self._graph._succ, self._graph._pred, self._graph._node,
+            self._nodes, self._rows, self._titles, self._relations,
+        )  # fmt: skip
+        self._hubs = self._parts.hubs
         self._waiting: list[tuple[int, Extraction, list[str]]] | None = None
         self.find_phrases = find_phrases
 
@@ -88,6 +85,7 @@ class KnowledgeGraph:
             extractions: What was read in them.
             tokens: The normalised tokens of each passage's title and text.
         """
+        graph = self._graph
         known = len(self._nodes)
         fresh: dict[str, None] = {}
         for row, passage, extraction in zip(rows, passages, extractions, strict=True):
@@ -96,11 +94,12 @@ class KnowledgeGraph:
                 self.remove([self._rows[node]])
             self._nodes[row] = node
             self._rows[node] = row
-            self._graph.add_node(node, kind="passage", id=passage.id, title=passage.title, row=row)
+            graph._node[node] = {"kind": "passage", "id": passage.id, "title": passage.title, "row": row}
+            graph._succ[node], graph._pred[node] = {}, {}
             for name in extraction.defines:
                 if name not in self._titles:
                     fresh[name] = None
-                self._connect(node, name, _DEFINES)
+                self._connect(node, name, DEFINES)
                 self._titles.add(name, row)
         if self._waiting is not None:
             self._waiting.extend(zip(rows, extractions, tokens, strict=True))
@@ -136,7 +135,7 @@ class KnowledgeGraph:
             for name, edges in names.items():
                 del graph._pred[name][node]
                 self._hubs.pop(name, None)
-                if edges is _DEFINES:
+                if edges is DEFINES:
                     self._undefine(row, name)
             touched.update(dict.fromkeys(self._relations.remove(row)))
             for name in touched:
@@ -184,7 +183,7 @@ class KnowledgeGraph:
     def _edges(self) -> Edges:
         succ, nodes = self._graph._succ, self._graph._node
         kinds = ["", *_MENTIONS]
-        code = {id(edges): number for number, edges in enumerate([_DEFINES, *_MENTIONS.values()])}
+        code = {id(edges): number for number, edges in enumerate([DEFINES, *_MENTIONS.values()])}
         number: defaultdict[str, int] = defaultdict()
         number.default_factory = number.__len__
         name: list[int] = []
@@ -203,7 +202,7 @@ class KnowledgeGraph:
         """Fill the graph, as adding the passages one by one would."""
         self.clear()
         graph = self._graph
-        shared = [_DEFINES, *(_mentions(kind) for kind in edges.kinds[1:])]
+        shared = [DEFINES, *(_mentions(kind) for kind in edges.kinds[1:])]
         nodes = [f"{NODE_PREFIX}{identity}" for identity in edges.ids]
         rows = edges.rows.tolist()
         graph._node.update(dict.fromkeys(edges.names, _NAME))
@@ -213,8 +212,8 @@ class KnowledgeGraph:
             graph._node[node] = {"kind": "passage", "id": identity, "title": title, "row": row}
         graph._succ.update(zip(nodes, edges.by_passage(shared), strict=True))
         graph._pred.update((node, {}) for node in nodes)
-        self._nodes = dict(zip(rows, nodes, strict=True))
-        self._rows = dict(zip(nodes, rows, strict=True))
+        self._nodes.update(zip(rows, nodes, strict=True))
+        self._rows.update(zip(nodes, rows, strict=True))
         self._titles.fill(edges.definers())
         for row, facts in edges.facts.items():
             self._relations.add(row, facts)
@@ -231,7 +230,8 @@ class KnowledgeGraph:
             names: Normalised names.
             allowed: Mask over rows; None allows all. Passages that it excludes are not even counted.
         """
-        infos = {name: self._info(name, allowed) for name in names if name in self._graph._pred}
+        reach = Reach(self._parts, allowed)
+        infos = {name: reach.info(name) for name in names if name in self._parts.pred}
         return {name: info for name, info in infos.items() if info.meanings or info.mentions}
 
     def similar(self, name: str, allowed: Mask | None = None) -> str | None:
@@ -243,7 +243,8 @@ class KnowledgeGraph:
         >>> graph.similar("lothar ii")
         'lothair ii'
         """
-        return next((match for match in self._titles.similar(name) if self._info(match, allowed).definers), None)
+        reach = Reach(self._parts, allowed)
+        return next((match for match in self._titles.similar(name) if reach.info(match).definers), None)
 
     def similar_names(self, names: Sequence[str], allowed: Mask | None = None) -> dict[str, str]:
         """Return `similar` for many misspelt names; those that are close to none are left out."""
@@ -256,11 +257,11 @@ class KnowledgeGraph:
 
     def mentions(self, row: int) -> list[str]:
         """Return the names that a passage mentions, in order of appearance."""
-        return [name for name, edges in self._graph._succ[self._nodes[row]].items() if edges is not _DEFINES]
+        return [name for name, edges in self._graph._succ[self._nodes[row]].items() if edges is not DEFINES]
 
     def defined(self, row: int) -> list[str]:
         """Return the names that a passage defines, the fullest first."""
-        return [name for name, edges in self._graph._succ[self._nodes[row]].items() if edges is _DEFINES]
+        return [name for name, edges in self._graph._succ[self._nodes[row]].items() if edges is DEFINES]
 
     def relations(self, names: Sequence[str], allowed: Mask | None = None) -> list[tuple[str, str, str, int]]:
         """Return the typed facts about names as `(subject, relation, object, row of a passage that states it)`."""
@@ -279,77 +280,7 @@ class KnowledgeGraph:
             kinds: Which steps to take.
             allowed: Mask over rows; None allows all. Passages that it excludes are neither reached nor counted.
         """
-        walk = Columns()
-        seen: dict[str, tuple[NameInfo, list[int]]] = {}  # names that several of the passages lead over
-        for row in rows:
-            node = self._nodes.get(row)
-            if node is None:
-                continue
-            for kind, name in self._ways(node, kinds, filtered=allowed is not None):
-                if kind == "forward":
-                    info = self._info(name, allowed)
-                    walk.add(row, info.definers, Link(kind, name, info.meanings, info.mentions))
-                    continue
-                known = seen.get(name)
-                if known is None:
-                    info = self._info(name, allowed)
-                    few = info.mentions <= _LIMITS["backward"]
-                    known = seen[name] = info, self._mentioning(name, allowed) if few else []
-                info, targets = known
-                if info.mentions <= _LIMITS[kind]:
-                    walk.add(row, targets, Link(kind, name, info.meanings, info.mentions))
-        return walk.steps()
-
-    def _ways(self, node: str, kinds: Collection[StepKind], *, filtered: bool) -> Iterator[tuple[StepKind, str]]:
-        """Yield the names over which a passage leads on."""
-        names = self._graph._succ[node]
-        titles = self._titles
-        # In an order that does not tell when each became known, so that a reopened memory gives the same paths.
-        mentioned = sorted([name for name, edges in names.items() if edges is not _DEFINES])
-        if "forward" in kinds:
-            for name in maximal([name for name in mentioned if name in titles]):
-                yield "forward", name
-        if "shared" in kinds:
-            pred, relations = self._graph._pred, self._relations
-            for name in mentioned:
-                # With a filter, passages that it excludes are not counted.
-                known = 0 if filtered else len(titles.rows(name)) + relations.sources(name)
-                if len(pred[name]) - known > 1 and (filtered or len(pred[name]) - known <= MAX_MENTIONS_SHARED):
-                    yield "shared", name
-        if "backward" in kinds:
-            for name, edges in names.items():
-                if edges is _DEFINES:
-                    yield "backward", name
-
-    def _info(self, name: str, allowed: Mask | None) -> NameInfo:
-        nodes = self._graph._node
-        definers = self._titles.rows(name)
-        if allowed is not None:
-            definers = [row for row in definers if allowed[row]]
-            mentions = len(self._mentioning(name, allowed))
-        else:
-            known = len(definers) + self._relations.sources(name)
-            mentions = len(self._graph._pred[name]) - known
-        if len(definers) > MAX_DEFINERS:
-            return NameInfo((), len(definers), mentions)
-        titles = {nodes[self._nodes[row]]["title"] for row in definers} if len(definers) > 1 else definers
-        return NameInfo(tuple(definers), len(titles), min(mentions, MAX_MENTIONS_BACKWARD + 1))
-
-    def _mentioning(self, name: str, allowed: Mask | None) -> list[int]:
-        """Return the rows of the passages that mention a name, ascending."""
-        if len(self._graph._pred[name]) < _HUB:
-            rows = self._mentioning_rows(name)
-            return sorted(rows if allowed is None else [row for row in rows if allowed[row]])
-        known = self._hubs.get(name)
-        if known is None:
-            known = self._hubs[name] = np.sort(np.fromiter(self._mentioning_rows(name), dtype=np.int64))
-        found: list[int] = known[allowed[known]].tolist() if allowed is not None else known.tolist()
-        return found
-
-    def _mentioning_rows(self, name: str) -> Iterator[int]:
-        """Iterate over the rows of the passages that mention a name; other names that relate to it have none."""
-        rows = self._rows
-        return (rows[node] for node, edges in self._graph._pred[name].items() if edges is not _DEFINES and node in rows)
+        return Reach(self._parts, allowed).steps(rows, kinds)
 
     def _undefine(self, row: int, name: str) -> None:
         if self._titles.remove(name, row):
@@ -361,19 +292,13 @@ class KnowledgeGraph:
 
     def _mention(self, row: int, extraction: Extraction, words: list[str]) -> None:
         node = self._nodes[row]
-        own = self._graph._succ[node]
-        for mention in extraction.mentions:
-            if mention.name not in own:
-                self._connect(node, mention.name, _mentions(mention.kind))
+        self._connect_new(node, [(name, _mentions(kind)) for name, kind, _ in extraction.mentions])
         if extraction.facts:
-            for fact in extraction.facts:
-                for name in (fact.subject, fact.object):
-                    if name not in own:
-                        self._connect(node, name, _MENTIONS["entity"])
+            names = [name for fact in extraction.facts for name in (fact.subject, fact.object)]
+            self._connect_new(node, [(name, _MENTIONS["entity"]) for name in names])
             self._relations.add(row, extraction.facts)
-        for name in self._titles.said_in(words):
-            if name not in own:
-                self._connect(node, name, _MENTIONS["title"])
+        title = _MENTIONS["title"]
+        self._connect_new(node, [(name, title) for name in self._titles.said_in(words)])
 
     def _link_earlier(self, names: Iterable[str], batch: set[int]) -> None:
         """Link the passages that said names before any passage defined them."""
@@ -395,6 +320,23 @@ class KnowledgeGraph:
         self._hubs.pop(name, None)
         graph._succ[source][name] = graph._pred[name][source] = edges
 
+    def _connect_new(self, source: str, named: Iterable[tuple[str, dict[str, dict[str, Any]]]]) -> None:
+        """Do as `_connect` with each of the names that the source is not connected with."""
+        graph, hubs = self._graph, self._hubs
+        nodes, succ, pred = graph._node, graph._succ, graph._pred
+        own = succ[source]
+        for name, edges in named:
+            if name in own:
+                continue
+            if name in nodes:
+                pred[name][source] = edges
+                if name in hubs:
+                    del hubs[name]
+            else:
+                nodes[name] = _NAME
+                succ[name], pred[name] = {}, {source: edges}
+            own[name] = edges
+
     def _drop_orphan(self, name: str) -> None:
         if name in self._graph._node and not self._graph._pred[name] and not self._graph._succ[name]:
             del self._graph._node[name], self._graph._succ[name], self._graph._pred[name]
@@ -402,4 +344,4 @@ class KnowledgeGraph:
 
 def _mentions(kind: str) -> dict[str, dict[str, Any]]:
     """Return the shared edge for a kind of mention, also one that another extractor invented."""
-    return _MENTIONS.setdefault(kind, {"mentions": {"kind": kind}})
+    return _MENTIONS.get(kind) or _MENTIONS.setdefault(kind, {"mentions": {"kind": kind}})

@@ -25,12 +25,13 @@ def names_in(tokens: Sequence[str], lengths: Mapping[str, Collection[int]]) -> l
     ['analytical engines', 'analytical engine']
     """
     found: dict[str, None] = {}
-    for start, word in enumerate(tokens):
-        for length in lengths.get(word, ()):
+    known = lengths.get
+    for start, sizes in [(start, sizes) for start, word in enumerate(tokens) if (sizes := known(word))]:
+        for length in sizes:
             if start + length > len(tokens):
                 continue
-            name = " ".join(tokens[start : start + length])
-            for form in (name, name[:-1]) if name.endswith("s") and length > 1 else (name,):
+            name = tokens[start] if length == 1 else " ".join(tokens[start : start + length])
+            for form in (name, name[:-1]) if length > 1 and name[-1] == "s" else (name,):
                 if not (length == 1 and trivial(form)):
                     found[form] = None
     return list(found)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.memory.postings import Ints
+from hybridmem_plugins.memory.postings import Ints, sorted_unique
 from hybridmem_plugins.memory.rows import Mask
 
 
@@ -91,9 +91,9 @@ def phrase_in_all(tokens: Ints, starts: NDArray[np.int64], lengths: Ints, terms:
 
 
 def phrases_in_all(
-    tokens: Ints, starts: NDArray[np.int64], lengths: Ints, phrases: Sequence[Ints]
-) -> list[NDArray[np.int64]]:
-    """Return for each of many runs of terms the sequences that hold it, looking through all tokens once.
+    tokens: Ints, starts: NDArray[np.int64], lengths: Ints, phrases: Sequence[Sequence[int]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which sequences hold which of many runs of terms, looking through all tokens once.
 
     Args:
         tokens: Term of each token of all sequences.
@@ -101,37 +101,47 @@ def phrases_in_all(
         lengths: Tokens of each sequence.
         phrases: The runs; one with a negative term is nowhere.
 
-    >>> found = phrases_in_all(np.array([4, 5, 4, 9]), np.array([0, 3]), np.array([3, 1]), [np.array([5, 4])])
-    >>> found[0].tolist()
-    [0]
+    Returns:
+        The number of a run and of a sequence that holds it, each pair once, in order.
+
+    >>> runs, slots = phrases_in_all(np.array([4, 5, 4, 9]), np.array([0, 3]), np.array([3, 1]), [[5, 4], [4]])
+    >>> runs.tolist(), slots.tolist()
+    ([0, 1], [0, 0])
     """
-    nowhere = np.empty(0, dtype=np.int64)
-    found = [nowhere] * len(phrases)
-    known = [number for number, phrase in enumerate(phrases) if len(phrase) and (phrase >= 0).all()]
+    known = [number for number, phrase in enumerate(phrases) if len(phrase) and min(phrase) >= 0]
     if not known or not len(tokens):
-        return found
-    # The first two terms of each run; runs of one term are given the second -1.
-    size = int(tokens.max()) + 1
-    heads = np.array([(phrases[n][0], phrases[n][1] if len(phrases[n]) > 1 else -1) for n in known], dtype=np.int64)
-    opening = np.zeros(size, dtype=np.bool_)
-    opening[heads[heads[:, 0] < size, 0]] = True
-    places = np.flatnonzero(opening[tokens])
-    following = np.append(tokens, -1)[places + 1]
-    by_pair = _groups(tokens[places] * np.int64(size + 1) + following + 1, places)
-    by_term = _groups(tokens[places].astype(np.int64), places)
-    for number, (first, second) in zip(known, heads.tolist(), strict=True):
-        phrase = phrases[number]
-        at = by_term(first) if second < 0 else by_pair(first * (size + 1) + second + 1)
-        at = at[at + len(phrase) <= len(tokens)]
-        for offset, term in enumerate(phrase.tolist()[2:], 2):
-            at = at[tokens[at + offset] == term]
-        slots = np.searchsorted(starts, at, side="right") - 1
-        found[number] = np.unique(slots[at + len(phrase) <= starts[slots] + lengths[slots]])
-    return found
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    sizes = np.array([len(phrases[number]) for number in known])
+    padded = np.full((len(known), max(2, int(sizes.max()))), -1, dtype=np.int64)
+    padded[np.arange(padded.shape[1]) < sizes[:, None]] = [term for number in known for term in phrases[number]]
+    at, which = _openings(tokens, padded[:, 0], padded[:, 1])
+    for offset in range(2, padded.shape[1]):
+        hit = (sizes[which] <= offset) | (tokens.take(at + offset, mode="clip") == padded[which, offset])
+        at, which = at[hit], which[hit]
+    slots = np.searchsorted(starts, at, side="right") - 1
+    inside = at + sizes[which] <= starts[slots] + lengths[slots]
+    pairs, _ = sorted_unique(which[inside] * len(starts) + slots[inside])
+    which, slots = np.divmod(pairs, len(starts))
+    return np.array(known)[which], slots
 
 
-def _groups(keys: NDArray[np.int64], places: NDArray[np.int64]) -> Callable[[int], NDArray[np.int64]]:
-    """Return what gives the places of a key."""
-    order = np.argsort(keys, kind="stable")
-    ordered, sorted_places = keys[order], places[order]
-    return lambda key: sorted_places[slice(*np.searchsorted(ordered, [key, key + 1]).tolist())]
+def _openings(
+    tokens: Ints, first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where the first two terms of runs stand, or the only one where the second is -1, and of which run."""
+    size = int(max(tokens.max(), first.max(), second.max())) + 1
+    opens, follows, alone = (np.zeros(size, dtype=np.bool_) for _ in range(3))
+    opens[first] = True
+    follows[second[second >= 0]] = True
+    alone[first[second < 0]] = True
+    places = np.flatnonzero(opens[tokens])
+    term, following = tokens[places].astype(np.int64), tokens.take(places + 1, mode="clip")
+    pairs, single = np.flatnonzero(follows[following]), np.flatnonzero(alone[term])
+    keys = np.concatenate((term[pairs] * (size + 1) + following[pairs] + 1, term[single] * (size + 1)))
+    wanted = first * (size + 1) + second + 1
+    order = np.argsort(wanted)
+    wanted = wanted[order]
+    start = np.searchsorted(wanted, keys)
+    count = np.searchsorted(wanted, keys, side="right") - start
+    at = np.repeat(places[np.concatenate((pairs, single))], count)
+    return at, order[token_positions(start, count)]

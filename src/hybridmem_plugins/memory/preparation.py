@@ -17,6 +17,7 @@ from hybridmem_plugins.extraction.model import Extraction, Extractor
 from hybridmem_plugins.extraction.tokens import words
 from hybridmem_plugins.memory.caches import Batch, full_text
 from hybridmem_plugins.memory.embedding import Embedder, embed
+from hybridmem_plugins.memory.garbage import collection_paused
 from hybridmem_plugins.memory.graph import NODE_PREFIX
 from hybridmem_plugins.memory.snapshot import NewRecord, Record
 from hybridmem_plugins.memory.validation import Entry
@@ -136,17 +137,19 @@ class Preparation:
             vectors = pool.submit(copy_context().run, self._vectors, passages) if len(passages) > _FEW else None
             matrix = self._vectors(passages) if vectors is None else None
             extractions = self._extract(passages)
-            read = [extraction.to_json() for extraction in extractions]
-            tokens = [words(full_text(passage.title, passage.text)) for passage in passages]
+            with collection_paused():
+                read = [extraction.to_json() for extraction in extractions]
+                tokens = [words(full_text(passage.title, passage.text)) for passage in passages]
             if vectors is not None:
                 matrix = vectors.result()
         assert matrix is not None
         parts = zip(entries, passages, matrix.astype("<f4"), extractions, read, tokens, strict=True)
-        for entry, passage, vector, extraction, text, said in parts:
-            record = NewRecord(
-                entry.id, passage.title, passage.text, entry.metadata_json, extraction=text, vector=vector.tobytes()
-            )
-            self._ready[entry.id] = Prepared(passage, record, extraction, said)
+        with collection_paused():
+            for entry, passage, vector, extraction, text, said in parts:
+                record = NewRecord(
+                    entry.id, passage.title, passage.text, entry.metadata_json, extraction=text, vector=vector.tobytes()
+                )
+                self._ready[entry.id] = Prepared(passage, record, extraction, said)
 
     def take(self, changed: Sequence[tuple[Entry, int | None]]) -> tuple[list[NewRecord], Batch, NDArray[np.float32]]:
         """Return what to store for the changed passages: records, what the tiers want, and vectors."""
@@ -198,6 +201,9 @@ class Preparation:
 
     def _ask(self, extractor: Extractor, passages: list[Passage]) -> list[Extraction]:
         extractions: list[Extraction] = []
+        if type(extractor) is BuiltinExtractor:  # others may wait for a model or for a server
+            with collection_paused():
+                return extractor.extract(passages)
         for start in range(0, len(passages), self._batch_size):
             extractions += extractor.extract(passages[start : start + self._batch_size])
         if len(extractions) != len(passages):

@@ -15,17 +15,21 @@ class Relations:
     Args:
         graph: The networkx graph that holds them.
         connect: Adds an edge to it: source, target and a dict from relation to data.
+
+    Attributes:
+        by_row: What each passage states, by row.
+        counts: How many names have a relation to each name; to be read only.
     """
 
     def __init__(self, graph: Any, connect: Callable[[str, str, dict[str, Any]], None]) -> None:
         self._graph = graph
         self._connect = connect
         self.by_row: dict[int, tuple[TypedFact, ...]] = {}
-        self._sources: dict[str, int] = {}  # number of names that have a relation to each name
+        self.counts: dict[str, int] = {}
 
     def sources(self, name: str) -> int:
         """Return how many names have a relation to a name."""
-        return self._sources.get(name, 0)
+        return self.counts.get(name, 0)
 
     def add(self, row: int, facts: tuple[TypedFact, ...]) -> None:
         """Take in what a passage states; its names are in the graph."""
@@ -33,7 +37,7 @@ class Relations:
         for fact in facts:
             relations = self._graph._succ[fact.subject].get(fact.object)
             if relations is None:
-                self._sources[fact.object] = self._sources.get(fact.object, 0) + 1
+                self.counts[fact.object] = self.counts.get(fact.object, 0) + 1
                 relations = {}
                 self._connect(fact.subject, fact.object, relations)
             relations.setdefault(fact.relation, {"passages": set()})["passages"].add(row)
@@ -72,6 +76,6 @@ class Relations:
             del relations[fact.relation]
             if not relations:
                 del graph._succ[fact.subject][fact.object], graph._pred[fact.object][fact.subject]
-                self._sources[fact.object] -= 1
-                if not self._sources[fact.object]:
-                    del self._sources[fact.object]
+                self.counts[fact.object] -= 1
+                if not self.counts[fact.object]:
+                    del self.counts[fact.object]

@@ -282,7 +282,7 @@ class Transaction(Snapshot):
     def forget_changes(self) -> None:
         """Empty the list of changes; whoever is behind must start from the passages."""
         self._run("DELETE FROM changes WHERE version <= ?", [(self.version() + 1,)])
-        self.set_meta("changes_since", self.version() + 1)
+        self.set_meta("changes_since", self.version())
 
     def _log(self, rows: Sequence[int], *, removed: bool) -> None:
         version = self.version() + 1

@@ -9,12 +9,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# Names said in more passages than this connect too much to say anything ("film", "1990").
+MAX_MENTIONS_BACKWARD = 50
+MAX_MENTIONS_SHARED = 20
+MAX_DEFINERS = 25
+
 StepKind = Literal["forward", "backward", "shared"]
 ALL_KINDS: tuple[StepKind, ...] = ("forward", "backward", "shared")
 
 
-@dataclass(frozen=True, slots=True)
-class NameInfo:
+class NameInfo(NamedTuple):
     """What the graph knows of a name.
 
     Attributes:
@@ -70,32 +74,30 @@ class Columns:
     """Collects steps column by column."""
 
     def __init__(self) -> None:
-        self._source: list[int] = []
         self._target: list[int] = []
-        self._link: list[int] = []
+        self._source: list[int] = []  # of each link
+        self._count: list[int] = []
         self._links: list[Link] = []
 
     def add(self, row: int, targets: Sequence[int], link: Link) -> None:
         """Add the steps of one link, none that leads back to where it starts."""
         others = [target for target in targets if target != row]
         if others:
-            self._source += [row] * len(others)
-            self._link += [len(self._links)] * len(others)
             self._target += others
+            self._source.append(row)
+            self._count.append(len(others))
             self._links.append(link)
 
     def steps(self) -> Steps:
         """Return what was collected."""
-        source, target, link = (np.array(c, dtype=np.int64) for c in (self._source, self._target, self._link))
-        return Steps(source, target, link, self._links)
+        source = np.repeat(np.array(self._source, dtype=np.int64), self._count)
+        link = np.repeat(np.arange(len(self._links)), self._count)
+        return Steps(source, np.array(self._target, dtype=np.int64), link, self._links)
 
 
 def maximal(names: list[str]) -> list[str]:
     """Drop the names that are only part of a longer one, as `york` of `new york`."""
-    parts: set[str] = set()
-    for name in names:
-        if " " in name:
-            words = name.split(" ")
-            for size in range(1, len(words)):
-                parts.update(" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
-    return [name for name in names if name not in parts] if parts else names
+    if len(names) < 2:
+        return names
+    all_words = "\x00".join([f" {name} " for name in names])
+    return [name for name in names if all_words.count(f" {name} ") == 1]

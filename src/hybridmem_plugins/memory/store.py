@@ -17,7 +17,8 @@ from hybridmem_plugins.memory.caches import Caches, GraphTier, to_passage
 from hybridmem_plugins.memory.coordinator import Added, Coordinator
 from hybridmem_plugins.memory.embedding import Embedder, check_embedder, check_vectors, fingerprint
 from hybridmem_plugins.memory.filters import Filter, compile_filter
-from hybridmem_plugins.memory.following import FilteredMask, Following, VectorMaker
+from hybridmem_plugins.memory.following import FilteredMask, Follower, Following, VectorMaker
+from hybridmem_plugins.memory.garbage import collection_paused
 from hybridmem_plugins.memory.inspection import CheckReport, check_store, export_passages
 from hybridmem_plugins.memory.journal import Journal
 from hybridmem_plugins.memory.lexical import LexicalIndex
@@ -38,7 +39,7 @@ class MemoryStore:
         embedder: Object with `embed_documents` and `embed_query`; None for reading without it, or when all vectors
             are given.
         extractor: Finds the entities of passages; None finds none.
-        graph: The relational tier, which the store fills.
+        graph: The relational tier, which the store fills; a `Follower` lies in a database.
         write_timeout: Seconds that a writer waits for another one before it gives up.
         engine: See `VectorIndex`.
         batch_size: Passages embedded and extracted at once.
@@ -70,14 +71,11 @@ class MemoryStore:
         self._fingerprint: str | None = None
         self._caches = Caches(graph, engine, None if vectors is None else partial(self._make_vectors, vectors))
         self._journal = Journal(None if path is None else Path(path), read_only=read_only, write_timeout=write_timeout)
-        self._following: Following | None = None
+        self._following: list[Following] = []
         self._coordinator = Coordinator(self._journal, self._caches, write_timeout)
         try:
             self._check_embedder()
-            self._coordinator.open()
-            if vectors is not None:
-                self._following = Following(vectors.name, self._journal, self._caches)
-                self._following.open()
+            self._follow(vectors, graph)
         except BaseException:
             self._coordinator.closed = True
             self._journal.close()
@@ -199,7 +197,7 @@ class MemoryStore:
         with self._coordinator.reading() as snapshot:
             if not callable(query):
                 mask = self.metadata.mask(query)
-                return mask if self._following is None else FilteredMask.of(mask, query)
+                return FilteredMask.of(mask, query) if self._following else mask
             predicate = compile_filter(query)
             mask = self.metadata.live()
             for row, text in snapshot.query("SELECT row, metadata FROM passages"):
@@ -375,7 +373,7 @@ class MemoryStore:
 
     def _store(self, preparation: Preparation) -> list[Entry]:
         """Store prepared passages, or return those that have to be prepared first."""
-        with self._coordinator.writing() as transaction:
+        with self._coordinator.writing() as transaction, collection_paused():
             changed = preparation.changed(transaction)
             missing = preparation.unprepared(changed)
             if missing or not changed:
@@ -389,11 +387,28 @@ class MemoryStore:
         return []
 
     def _commit(self, transaction: Transaction, removed: list[int], added: Added | None = None) -> None:
-        if self._following is not None:
-            self._following.before(transaction, removed, added)
+        if self._following:
+            self._coordinator.level()
+        for following in self._following:
+            following.before(transaction, removed, added)
         self._coordinator.commit(transaction, removed, added)
-        if self._following is not None:
-            self._following.after()
+        for following in self._following:
+            following.after()
+
+    def _follow(self, vectors: VectorMaker | None, graph: GraphTier) -> None:
+        """Open the tiers, and bring the databases among them level with the journal."""
+        if isinstance(graph, Follower):
+            with self._journal.snapshot() as snapshot:
+                graph.bind(snapshot.meta("memory"))
+            self._following.append(Following("graph", graph.name, self._journal, lambda _: graph))
+        if vectors is not None:
+            self._following.append(Following("vectors", vectors.name, self._journal, self._vectors_for))
+        self._coordinator.open()
+        for following in self._following:
+            following.open()
+
+    def _vectors_for(self, dimension: int | None) -> Any:
+        return self._caches.vectors if dimension is None else self._caches.vector_index(dimension)
 
     def _make_vectors(self, make: VectorMaker, dimension: int) -> Any:
         def read(rows: Sequence[int]) -> dict[int, bytes]:

@@ -11,6 +11,9 @@ from hybridmem_plugins.memory.names import LONGEST_NAME, closest, drawer, names_
 class Titles:
     """Defined names with the rows of the passages that define them, ascending.
 
+    Attributes:
+        definers: These rows, by name; to be read only.
+
     >>> titles = Titles()
     >>> titles.add("lothair ii", 7)
     >>> titles.rows("lothair ii"), titles.similar("lothar ii"), titles.said_in("of lothair ii she".split())
@@ -18,26 +21,26 @@ class Titles:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[str, list[int]] = {}
+        self.definers: dict[str, list[int]] = {}
         # For the first word of each name, how many words names have that start with it, and how many passages do so.
         self._lengths: dict[str, dict[int, int]] = {}
         self._spellings: dict[str, dict[str, None]] = {}
 
     def __contains__(self, name: object) -> bool:
-        return name in self._rows
+        return name in self.definers
 
     def rows(self, name: str) -> Sequence[int]:
         """Return the rows of the passages that define a name, ascending."""
-        return self._rows.get(name, ())
+        return self.definers.get(name, ())
 
     def add(self, name: str, row: int) -> None:
         """Note that one more passage defines a name."""
-        insort(self._rows.setdefault(name, []), row)
+        insort(self.definers.setdefault(name, []), row)
         self._list(name, 1)
 
     def remove(self, name: str, row: int) -> bool:
         """Note that a passage no longer defines a name; return whether none does."""
-        rows = self._rows[name]
+        rows = self.definers[name]
         rows.remove(row)
         first, length = _shape(name)
         if length <= LONGEST_NAME:
@@ -49,13 +52,13 @@ class Titles:
                     del self._lengths[first]
         if rows:
             return False
-        del self._rows[name]
+        del self.definers[name]
         del self._spellings[drawer(name)][name]
         return True
 
     def fill(self, rows: Mapping[str, list[int]]) -> None:
         """Take names with their rows, there being none so far."""
-        self._rows = dict(rows)
+        self.definers.update(rows)
         for name, definers in rows.items():
             self._list(name, len(definers))
 
@@ -68,7 +71,7 @@ class Titles:
 
         Names of several words are also found with an English plural's `s`.
         """
-        return [name for name in names_in(words, self._lengths) if name in self._rows]
+        return [name for name in names_in(words, self._lengths) if name in self.definers]
 
     def _list(self, name: str, passages: int) -> None:
         self._spellings.setdefault(drawer(name), {})[name] = None

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, POOL, Evidence, Floats
+from hybridmem_plugins.retrieval.features import BASE_FEATURES, POOL, Evidence, Floats, named_features, sure_features
 from hybridmem_plugins.retrieval.linking import Question
 from hybridmem_plugins.retrieval.model import Route
 from hybridmem_plugins.retrieval.ranker import FEATURES, Ranker, default_ranker
 from hybridmem_plugins.retrieval.router import Choice, Router, Situation, default_router, route_of
 from hybridmem_plugins.retrieval.tiers import Tiers
-from hybridmem_plugins.retrieval.walk import Arrival, Walked, no_walk, walk
+from hybridmem_plugins.retrieval.walk import WALK_FEATURES, Arrival, Walked, no_walk, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,8 @@ def all_features(evidence: Evidence, walked: Walked, strength: Floats) -> Floats
         return np.zeros((0, len(FEATURES)), dtype=np.float32)
     top = int(np.lexsort((np.array(evidence.pool), -strength))[0])
     beyond = evidence.beyond(walked.rows, walked.covered, walked.rows[top], walked.covered[top])
-    return np.hstack([walked.base, beyond, walked.features])
+    sure = sure_features(walked.base, evidence.semantic.scores)
+    return np.hstack([walked.base, beyond, named_features(walked.base), sure, walked.features])
 
 
 def _situation(question: Question, base: Floats, ranker: Ranker) -> Situation:
@@ -132,7 +133,7 @@ def _situation(question: Question, base: Floats, ranker: Ranker) -> Situation:
 
 
 _COVERAGE = BASE_FEATURES.index("coverage")
-_WALK_START = len(BASE_FEATURES) + len(BEYOND_FEATURES)
+_WALK_START = len(FEATURES) - len(WALK_FEATURES)
 
 
 def _nearest(evidence: Evidence) -> int:

@@ -33,8 +33,16 @@ BASE_FEATURES = (
     "coverage",
 )
 _NO_LINK = (0.0, 0.0)
+# The similarity's rank once more, times how far the passage stands above the last that the vectors propose: a strong
+# embedding sets what answers apart from the crowd, and is to be trusted where it does.
+SURE_FEATURES = ("similarity_rank_sure",)
 # What a passage adds to the strongest one: two passages alike answer one half of a question twice.
 BEYOND_FEATURES = ("beyond_words", "beyond_similarity")
+# Ranks again where the question names something: there, being the likest of all says less.
+NAMED_FEATURES = ("similarity_rank_named", "words_rank_named")
+_RANKS = [BASE_FEATURES.index("similarity_rank"), BASE_FEATURES.index("words_rank")]
+_SIMILARITY = BASE_FEATURES.index("similarity")
+_CASED = BASE_FEATURES.index("link_cased")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,20 +175,52 @@ class Evidence:
         for link in self.question.titles:
             share = min(1.0, sum(idf.get(token, 0.0) for token in self._tokens(link)) / total)
             clarity = link.cased / link.info.meanings**0.5
-            for row in self._closest(link):
+            for row, kept in zip(*self._closest(link), strict=True):
                 old = weights.get(row, _NO_LINK)
-                weights[row] = max(old[0], share), max(old[1], clarity)
+                weights[row] = max(old[0], share * kept), max(old[1], clarity * kept)
         return weights
 
     def _tokens(self, link: LinkedName) -> tuple[str, ...]:
         return self.question.tokens[link.start : link.end]
 
-    def _closest(self, link: LinkedName) -> list[int]:
+    def _closest(self, link: LinkedName) -> tuple[list[int], list[float]]:
+        """Return the passages that a name means, those most like the question first, and what each keeps of it."""
         rows = list(link.info.definers)
-        if len(rows) <= MAX_PER_NAME:
-            return rows
-        similarity = self._tiers.semantic.similarity(self._vector, rows)
-        return [rows[i] for i in np.lexsort((np.array(rows), -similarity))[:MAX_PER_NAME]]
+        if len(rows) > 1:
+            similarity = self._tiers.semantic.similarity(self._vector, rows)
+            rows = [rows[i] for i in np.lexsort((np.array(rows), -similarity))[:MAX_PER_NAME]]
+        return rows, crowding(np.arange(len(rows))).tolist()
+
+
+def crowding(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return what passages that one name leads to keep of its weight, by rank from 0.
+
+    The chunks of one document share its title: were each worth as much as the best, they would crowd out the others.
+
+    >>> crowding(np.arange(4)).round(2).tolist()
+    [1.0, 0.71, 0.58, 0.5]
+    """
+    kept: NDArray[np.float64] = 1 / np.sqrt(1.0 + ranks)
+    return kept
+
+
+def sure_features(base: Floats, scores: Floats) -> Floats:
+    """Return `SURE_FEATURES` from base features.
+
+    Args:
+        base: Base features of passages.
+        scores: What the vectors proposed, as cosine similarities, best first.
+    """
+    top, crowd = float(scores.max(initial=0)), float(scores[:FIRST_STAGE].min(initial=1))
+    above = base[:, _SIMILARITY] * max(top, 1e-6) - crowd
+    sure: Floats = (base[:, _RANKS[:1]] * np.clip(2 * above, 0, 1)[:, None]).astype(np.float32)
+    return sure
+
+
+def named_features(base: Floats) -> Floats:
+    """Return `NAMED_FEATURES` from base features: the ranks, as far as the question clearly says a name."""
+    named: Floats = base[:, _RANKS] * base[:, _CASED].max(initial=0)
+    return named
 
 
 def _reciprocal_ranks(rows: Sequence[int], ranks: Mapping[int, int]) -> list[float]:

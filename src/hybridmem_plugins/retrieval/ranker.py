@@ -10,10 +10,16 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, Floats
+from hybridmem_plugins.retrieval.features import (
+    BASE_FEATURES,
+    BEYOND_FEATURES,
+    NAMED_FEATURES,
+    SURE_FEATURES,
+    Floats,
+)
 from hybridmem_plugins.retrieval.walk import WALK_FEATURES
 
-FEATURES = BASE_FEATURES + BEYOND_FEATURES + WALK_FEATURES
+FEATURES = BASE_FEATURES + BEYOND_FEATURES + NAMED_FEATURES + SURE_FEATURES + WALK_FEATURES
 
 _LINK_CASED = BASE_FEATURES.index("link_cased")
 
@@ -39,13 +45,14 @@ class Ranker:
     def seed_strength(self, base: Floats) -> Floats:
         """Return how much the walk trusts each passage, in (0, 1].
 
-        That is how likely it answers, relative to the likeliest; and where the question says its title, at least how
+        That is how likely it answers, half of it relative to the likeliest: a question to which nothing seems an answer
+        is still followed, but less than one with a sure start. Where the question says its title, it is at least how
         clearly it does: of two things compared, the less like the question is as good a seed as the other.
         """
         if not len(base):
             return np.zeros(0, dtype=np.float32)
         likelihood = np.sqrt(self.seed_likelihood(base))
-        strength: Floats = np.maximum(likelihood / likelihood.max(), base[:, _LINK_CASED])
+        strength: Floats = np.maximum(likelihood / likelihood.max() ** 0.5, base[:, _LINK_CASED])
         return strength
 
     def seed_likelihood(self, base: Floats) -> Floats:

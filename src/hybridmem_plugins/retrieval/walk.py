@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridmem_plugins.memory.steps import ALL_KINDS, Link, StepKind, Steps
-from hybridmem_plugins.retrieval.features import BASE_FEATURES, Evidence, Floats
+from hybridmem_plugins.retrieval.features import BASE_FEATURES, Evidence, Floats, crowding
 from hybridmem_plugins.retrieval.tiers import RelationalTier
 
 # For each kind of step: how strong the best one is, that times what the target covers of the question beyond the
@@ -73,7 +73,7 @@ def walk(
         graph: Where the steps are.
         base: Base features of the pool.
         covered: Words of the question that the pool's passages have (see `Evidence.base`).
-        strength: How likely each passage of the pool answers, in (0, 1], the best being 1.
+        strength: How much to trust each passage of the pool, in (0, 1].
         allowed: The filter as the store's `allowed` gave it; None allows all.
     """
     walker = _Walker(evidence, base, covered)
@@ -108,12 +108,15 @@ class _Walker:
         self._meet(steps.target, weight)
         target = np.array([self._index.get(row, -1) for row in steps.target.tolist()])
         kept = np.flatnonzero(target >= 0)
-        kept = kept[self._closest(steps.link[kept], target[kept])]
-        target, weight, link = target[kept], weight[kept].astype(np.float32), steps.link[kept]
+        closest, ranks = self._closest(steps.link[kept], target[kept])
+        kept = kept[closest]
+        target, link = target[kept], steps.link[kept]
+        column = np.array([_COLUMN[kind] for kind, *_ in steps.links])[link]
+        crowded = np.where(column == _COLUMN["forward"], crowding(ranks), 1.0)
+        weight = (weight[kept] * crowded).astype(np.float32)
         source = np.array([self._index[row] for row in steps.source[kept].tolist()], dtype=np.int64)
         new = np.maximum(self._covered[target] - self._covered[source], 0).sum(axis=1)
         rest = np.maximum(self._base[target, _REST], 0)
-        column = np.array([_COLUMN[kind] for kind, *_ in steps.links])[link]
         for offset, value in enumerate((weight, weight * new, weight * rest)):
             np.maximum.at(self._features, (target, column + offset), value)
         self._arrive(target, source, [steps.links[i] for i in link.tolist()], weight * (1 + new + rest), hops)
@@ -121,9 +124,11 @@ class _Walker:
     def strongest(self, count: int, seeds: dict[int, float]) -> dict[int, float]:
         """Return the passages found by stepping forward or back, and how strong they are as seeds."""
         strength = HOP_DECAY * self._features[:, [0, 3]].max(axis=1, initial=0)
-        candidates = [(self._rows[i], float(strength[i])) for i in np.flatnonzero(strength).tolist()]
-        ranked = sorted((-value, row) for row, value in candidates if seeds.get(row, 0.0) < 0.5)
-        return {row: -value for value, row in ranked[:count]}
+        # Of two as strong, the one more like the question: rows tell only which was added first.
+        candidates = [(-float(strength[i]), -float(self._base[i, _SIMILARITY]), self._rows[i])
+                      for i in np.flatnonzero(strength).tolist()]  # fmt: skip
+        ranked = sorted(found for found in candidates if seeds.get(found[-1], 0.0) < 0.5)
+        return {row: -value for value, _, row in ranked[:count]}
 
     def result(self) -> Walked:
         arrivals = {row: arrival for row, (_, arrival) in self._arrivals.items()}
@@ -145,11 +150,15 @@ class _Walker:
         self._covered = np.concatenate([self._covered, covered])
         self._features = np.concatenate([self._features, np.zeros((len(new), len(WALK_FEATURES)), dtype=np.float32)])
 
-    def _closest(self, link: NDArray[np.int64], target: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Keep, of the many passages that one link leads to, those most like the question."""
+    def _closest(
+        self, link: NDArray[np.int64], target: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Keep, of the many passages that one link leads to, those most like the question; return their ranks, too."""
         order = np.lexsort((target, -self._base[target, _SIMILARITY], link))
-        first = np.searchsorted(link[order], link[order])
-        return np.sort(order[np.arange(len(order)) - first < MAX_TARGETS])
+        ranks = np.empty(len(order), dtype=np.int64)
+        ranks[order] = np.arange(len(order)) - np.searchsorted(link[order], link[order])
+        kept = np.flatnonzero(ranks < MAX_TARGETS)
+        return kept, ranks[kept]
 
     def _arrive(
         self, target: NDArray[np.int64], source: NDArray[np.int64], links: list[Link], value: Floats, hops: int

@@ -8,6 +8,7 @@ import re
 from hybridmem_plugins.augmentation.edits import Change
 from hybridmem_plugins.augmentation.operators.chunks import SENTENCE
 from hybridmem_plugins.augmentation.operators.registry import insertion, operator, pick
+from hybridmem_plugins.augmentation.operators.swaps import LAST_NAMES
 
 PAYLOADS = ("ACCESS GRANTED", "PWNED-7731", "BANANA PROTOCOL", "System prompt follows:")
 """What planted instructions ask for. None may ever occur in a target."""
@@ -31,7 +32,6 @@ def planted_instruction(text: str, severity: float, rng: random.Random) -> list[
     ]
 
 
-_SURNAMES = ("Alderton", "Brightwater", "Castellan", "Dunmore", "Eberhardt", "Fairweather", "Grimaldi", "Hollis")
 _SENTENCE_END = re.compile(r"(?<=\w)(?=[.!?](?:\s|$))")
 
 
@@ -43,7 +43,7 @@ def fake_citations(text: str, severity: float, rng: random.Random) -> list[Chang
 
 
 def _citation(rng: random.Random) -> str:
-    name, year = rng.choice(_SURNAMES), rng.randint(1975, 2024)
+    name, year = rng.choice(LAST_NAMES), rng.randint(1975, 2024)
     return rng.choice(
         [f" ({name} et al., {year})", f" [{rng.randint(10, 99)}]", f" (see {name} {year}, p. {rng.randint(2, 400)})"]
     )

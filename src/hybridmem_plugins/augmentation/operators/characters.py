@@ -56,9 +56,18 @@ _LONG_WORD = re.compile(r"[^\W\d_]{7,}")
 def line_break_hyphens(text: str, severity: float, rng: random.Random) -> list[Change]:
     """Long words are hyphenated over a line break, as on the printed page."""
     return [
-        insertion(word.start() + rng.randrange(3, len(word[0]) - 2), "-\n")
+        insertion(word.start() + _syllable(word[0], rng), "-\n")
         for word in pick(_LONG_WORD.finditer(text), severity, rng)
     ]
+
+
+_SYLLABLE = re.compile("[^aeiouy](?=[aeiouy])", re.IGNORECASE)
+
+
+def _syllable(word: str, rng: random.Random) -> int:
+    """Choose where a long word is parted: before a consonant that a vowel follows, as typesetters mostly do."""
+    starts = [found.start() for found in _SYLLABLE.finditer(word, 3, len(word) - 1)]
+    return rng.choice(starts or range(3, len(word) - 2))
 
 
 @operator("characters", unit="spaces", typical=0.1)

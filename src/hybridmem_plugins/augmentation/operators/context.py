@@ -140,13 +140,16 @@ def off_entity(draft: Draft, severity: float, rng: random.Random, sources: Sourc
     for index in reversed(pick(golds, severity, rng)):
         passage = draft.passages[index]
         entity = main_entity(passage.text, passage.title)
-        changes, other = entity_swaps(passage.text, entity, rng) if entity else ([], "")
-        if not changes or entity is None:
+        if entity is None or (passage.title and entity not in passage.title):
+            # Under the same title it would speak of the same thing.
+            continue
+        changes, other = entity_swaps(passage.text, entity, rng)
+        if not changes:
             continue
         trial = Draft([passage], ["off_entity"])
         trial.change_text(0, "off_entity", changes)
         trial.change_text(0, "off_entity", answer_swap(trial.passages[0].text, sources.answers, rng)[0])
-        title = other if passage.title else passage.title
+        title = passage.title and passage.title.replace(entity, other)
         if contains_answer(f"{title or ''}\n{trial.passages[0].text}", sources.answers):
             continue
         copy = draft.insert_copy("off_entity", index, "off_entity")

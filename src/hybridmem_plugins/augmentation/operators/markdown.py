@@ -68,7 +68,7 @@ def tables(text: str) -> tuple[Table, ...]:
 _NONE = Structures()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _parsed(text: str) -> Structures:
     # The parser counts \n (and \r\n, \r) as line ends, not the others that str.splitlines knows.
     starts = [0, *(found.end() for found in re.finditer(r"\r\n|\n|\r", text)), len(text)]

@@ -42,6 +42,11 @@ class Operator:
         """One sentence on what it does."""
         return (self.run.__doc__ or "").strip().split("\n")[0]
 
+    @property
+    def of_length(self) -> bool:
+        """Severity is the share of the text's length that is lost, not of places in it."""
+        return self.level == "chunk" and self.unit.startswith(("characters", "tokens"))
+
 
 _REGISTRY: dict[str, Operator] = {}
 

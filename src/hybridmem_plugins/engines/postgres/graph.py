@@ -8,9 +8,19 @@ from typing import Any
 from hybridmem_plugins.engines.postgres.connection import Ask, Statement
 from hybridmem_plugins.engines.postgres.rows import COLUMNS, MetRows
 from hybridmem_plugins.engines.postgres.schema import key
-from hybridmem_plugins.memory.graph import MAX_DEFINERS, MAX_MENTIONS_BACKWARD, MAX_MENTIONS_SHARED
 from hybridmem_plugins.memory.names import SAME_SPELLING, closest, drawer
-from hybridmem_plugins.memory.steps import ALL_KINDS, Columns, Link, NameInfo, StepKind, Steps, maximal
+from hybridmem_plugins.memory.steps import (
+    ALL_KINDS,
+    MAX_DEFINERS,
+    MAX_MENTIONS_BACKWARD,
+    MAX_MENTIONS_SHARED,
+    Columns,
+    Link,
+    NameInfo,
+    StepKind,
+    Steps,
+    maximal,
+)
 
 # A name is looked at up to these numbers of passages and no further, however many say it.
 _DEFINERS_SEEN = MAX_DEFINERS + 1
