@@ -2,7 +2,7 @@
 
     python benchmarks/finetune.py items --data DIR --work WORK     # the evaluation sets
     python benchmarks/reading.py fit --work WORK                   # weights, from questions kept for choosing
-    python benchmarks/reading.py measure --work WORK --output benchmarks/results/reading.md
+    python benchmarks/reading.py measure --work WORK --page docs/finetuning.md
 
 Every reading is kept in WORK, so that a run goes on where it stopped. Decoding is `fast_llama.py`'s, in bfloat16.
 """
@@ -28,6 +28,7 @@ from hybridmem_plugins.generation import GenerationSettings
 from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation.loading import adapter_caution, adapter_reading
 from hybridmem_plugins.generation.reading import Reading, contexts_of, find_leads, settle
+from results import write_marked
 
 ADAPTER = "smollm2-135m"
 FITTED_ON = 60
@@ -179,9 +180,8 @@ def measure(options, tuned):
             records[way][item.id] = evaluate._scored(item, reply)
     table = write_table(records)
     print(table)
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(f"`{options.command}`\n\n{table}\n", encoding="utf-8")
+    if options.page:
+        write_marked(options.page, "passages read one by one", [table])
 
 
 def write_table(records):
@@ -207,9 +207,8 @@ def main():
     parser.add_argument("--questions", type=int, default=50, help="of each reading set")
     parser.add_argument("--unseen", type=int, default=120, help="items with operators that training does not know")
     parser.add_argument("--known", action="store_true", help="read nothing new")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--page", type=Path, help="page with marks between which the table belongs")
     options = parser.parse_args()
-    options.command = f"python benchmarks/reading.py {options.stage} --questions {options.questions}"
     kept = SimpleNamespace(local=None)
 
     def local():
