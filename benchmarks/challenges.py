@@ -23,12 +23,13 @@ from hybridmem_plugins import Passage
 from hybridmem_plugins.extraction.files import read_passages
 
 _FIRST = (
-    "Anna Boris Clara David Elena Felix Greta Hugo Irene Jonas Karla Lukas Marta Nils Olga Paul Quentin Rosa Simon Tilda "
-    "Ulrich Vera Willem Xenia Yann Zoe Albin Berta Casper Dora"
+    "Anna Boris Clara David Elena Felix Greta Hugo Irene Jonas Karla Lukas Marta Nils Olga Paul Quentin Rosa Simon "
+    "Tilda Ulrich Vera Willem Xenia Yann Zoe Albin Berta Casper Dora"
 ).split()
 _LAST = (
-    "Abeling Brandvold Corvin Dreyfeld Estermann Falkner Grunwick Halvard Iversen Jorgin Kestrel Lindqvor Marlowe Nordal "
-    "Ostrava Pellander Quist Rosenkvist Sandoval Thornby Ulvang Varga Westerlo Yarrow Zellner Ambrosch Bellweg Cardun"
+    "Abeling Brandvold Corvin Dreyfeld Estermann Falkner Grunwick Halvard Iversen Jorgin Kestrel Lindqvor Marlowe "
+    "Nordal Ostrava Pellander Quist Rosenkvist Sandoval Thornby Ulvang Varga Westerlo Yarrow Zellner "
+    "Ambrosch Bellweg Cardun"
 ).split()
 _PLACES = (
     "Tarsk Orvale Mirren Caldersby Venholm Lusk Ardmoor Pellworth Struan Kivik Dunmarsh Hollin Brask Eskelund Farrow "
@@ -125,8 +126,8 @@ class World:
             told[f"person{i}"] = (
                 person.name,
                 (
-                    f"{person.name} was a {person.trade}{said}, born in {town} in {person.born}. After an apprenticeship "
-                    f"under {teacher}, the {person.trade} devised the {person.thing}. {self._filler()}"
+                    f"{person.name} was a {person.trade}{said}, born in {town} in {person.born}. After an "
+                    f"apprenticeship under {teacher}, the {person.trade} devised the {person.thing}. {self._filler()}"
                 ),
             )
         for i, firm in enumerate(self.firms):
@@ -359,7 +360,25 @@ _STORES = "copper granite birch falcon harbor lantern meadow nickel onyx pepper 
 
 
 def markdown() -> DataSet:
-    """Write a handbook as Markdown files that link to each other by file name, and read it as a user would."""
+    """Read a handbook by sections, as the command line does."""
+    files, queries = _handbook()
+    with TemporaryDirectory() as folder:
+        for name, text in files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return DataSet("Markdown by sections", list(read_passages(folder)), queries)
+
+
+def markdown_files() -> DataSet:
+    """Take a handbook file by file, with no title but where each is from, as document loaders do."""
+    files, queries = _handbook()
+    passages = [Passage(text, id=name, metadata={"source": name}) for name, text in files.items()]
+    return DataSet("Markdown files, whole", passages, queries)
+
+
+def _handbook() -> tuple[dict[str, str], list[Query]]:
+    """Write Markdown files that link to each other by file name."""
     rng = np.random.default_rng(5)
     files, queries = {}, []
     for i, service in enumerate(_SERVICES):
@@ -367,12 +386,12 @@ def markdown() -> DataSet:
         owner = f"team-{_LAST[i].lower()}"
         files[f"services/{service}.md"] = (
             f"# The {service} service\n\nHandles everything about {service}.\n\n## Storage\n\nRows are kept in "
-            f"[its cluster](../stores/{store}.md), written twice.\n\n## On call\n\nPages go to [the owners](../teams/{owner}.md)."
-            f"\n\n## Limits\n\nAt most {10 + i} requests a second.\n"
+            f"[its cluster](../stores/{store}.md), written twice.\n\n## On call\n\nPages go to "
+            f"[the owners](../teams/{owner}.md).\n\n## Limits\n\nAt most {10 + i} requests a second.\n"
         )
         files[f"teams/{owner}.md"] = (
-            f"# Team {_LAST[i]}\n\nLed by {_FIRST[i]} {_LAST[-1 - i]}.\n\n## Meetings\n\nEvery {('Monday', 'Friday')[i % 2]} at "
-            f"{8 + i % 9}:30 in room {100 + i}.\n\n## Phone\n\nExtension {4000 + i}.\n"
+            f"# Team {_LAST[i]}\n\nLed by {_FIRST[i]} {_LAST[-1 - i]}.\n\n## Meetings\n\nEvery "
+            f"{('Monday', 'Friday')[i % 2]} at {8 + i % 9}:30 in room {100 + i}.\n\n## Phone\n\nExtension {4000 + i}.\n"
         )
         if i < 12:
             question = (f"In which room does the team on call for the {service} service meet?",
@@ -380,15 +399,10 @@ def markdown() -> DataSet:
             queries.append(_query(question, f"services/{service}.md", f"teams/{owner}.md"))
     for i, store in enumerate(_STORES):
         files[f"stores/{store}.md"] = (
-            f"# Cluster {store}\n\n{3 + i} machines.\n\n## Backup\n\nCopied every {2 + i} hours to tape.\n\n## Upgrade\n\n"
-            f"Upgraded in {('March', 'October')[i % 2]}.\n"
+            f"# Cluster {store}\n\n{3 + i} machines.\n\n## Backup\n\nCopied every {2 + i} hours to tape.\n\n"
+            f"## Upgrade\n\nUpgraded in {('March', 'October')[i % 2]}.\n"
         )
-    with TemporaryDirectory() as folder:
-        for name, text in files.items():
-            path = Path(folder, name)
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        return DataSet("Markdown with links", list(read_passages(folder)), queries)
+    return files, queries
 
 
 _VERBS = "open close load store parse render merge split encode decode lock free pack sort check send".split()
@@ -407,8 +421,8 @@ def code() -> DataSet:
         setting, callee = settings[i % len(settings)], names[(i * 7 + 3) % len(names)]
         verb, noun = name.split("_")
         text = (
-            f"`{name}(self, value)`\n\nWill {verb} a {noun}. Raises ValueError for an empty one. Calls `{callee}` first "
-            f"and gives up after `{setting}`.\n\nReturns the {noun}, or None."
+            f"`{name}(self, value)`\n\nWill {verb} a {noun}. Raises ValueError for an empty one. Calls `{callee}` "
+            f"first and gives up after `{setting}`.\n\nReturns the {noun}, or None."
         )
         passages.append(Passage(text, title=name, id=f"fn{i}"))
         if i < 15:
@@ -426,10 +440,14 @@ def notes() -> DataSet:
     passages, queries = [], []
     for i, person in enumerate(world.people):
         other = world.people[person.teacher]
-        passages.append(Passage(f"met {person.name} again — now runs the {person.thing} project, reports to {other.name}, "
-                                f"budget {5 + i}k, next review {1 + i % 28} Oct", id=f"project{i}"))  # fmt: skip
-        passages.append(Passage(f"[[{person.name}]]: prefers mornings, allergic to {rng.choice(_GOODS)}, ext. {700 + i}, desk "
-                                f"{person.town}", id=f"contact{i}"))  # fmt: skip
+        met = (
+            f"met {person.name} again — now runs the {person.thing} project, reports to {other.name}, budget {5 + i}k, "
+            f"next review {1 + i % 28} Oct"
+        )
+        card = (
+            f"[[{person.name}]]: prefers mornings, allergic to {rng.choice(_GOODS)}, ext. {700 + i}, desk {person.town}"
+        )
+        passages += [Passage(met, id=f"project{i}"), Passage(card, id=f"contact{i}")]
     for i, person in enumerate(world.people[:15]):
         text = f"desk and extension of whoever runs the {person.thing} project?"
         queries.append(_query(text, f"project{i}", f"contact{i}"))
@@ -437,8 +455,16 @@ def notes() -> DataSet:
 
 
 CHALLENGES: list[Callable[[], DataSet]] = [
-    untitled, shared_titles, namesakes, hubs, *[lambda name=name: language(name) for name in _LANGUAGES], markdown, code, notes
-]  # fmt: skip
+    untitled,
+    shared_titles,
+    namesakes,
+    hubs,
+    *[lambda name=name: language(name) for name in _LANGUAGES],
+    markdown,
+    markdown_files,
+    code,
+    notes,
+]
 ONE_HOP = {"one hop"}
 
 
@@ -449,9 +475,8 @@ def challenges() -> list[DataSet]:
 
 def main() -> None:
     """Ask everything of each system."""
-    from retrieval_quality import run  # its libraries are needed for the comparison only
-
     from results import write_section
+    from retrieval_quality import run  # its libraries are needed for the comparison only
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--embedder", default="bundled")
@@ -461,8 +486,8 @@ def main() -> None:
         "`python benchmarks/challenges.py --write benchmarks/RESULTS.md`"
         + (f" with `--embedder {args.embedder}`" if args.embedder != "bundled" else ""),
         "",
-        "Made-up corpora, each hard in one way (see the script). recall@5 · perfect@8; the fusion is the reciprocal rank "
-        "fusion of hnswlib and BM25. The ranker was fitted on none of it.",
+        "Made-up corpora, each hard in one way (see the script). recall@5 · perfect@8; the fusion is the reciprocal "
+        "rank fusion of hnswlib and BM25. The ranker was fitted on none of it.",
         "",
         "| | passages | questions | hnswlib | BM25 | their fusion | hybrid |",
         "|---|--:|--:|---|---|---|---|",

@@ -131,6 +131,17 @@ class TestLlamaIndex:
         assert [n.node.text for n in noisy] != [n.node.text for n in scored]
         assert {n.score for n in noisy} <= {n.score for n in scored}
 
+    def test_scores_stay_with_passages_whose_ids_are_swapped(self):
+        from llama_index.core.schema import NodeWithScore
+
+        from hybridmem_plugins.llama_index.augmenter import NoisyContextPostprocessor
+
+        scored = [NodeWithScore(node=node, score=float(n)) for n, node in enumerate(self.nodes[:6])]
+        swapping = NoisyContextPostprocessor(rates={"swapped_ids": 1.0}, severity=1.0, mix=NOISY)
+        noisy = swapping.postprocess_nodes(scored, query_str="Which mill?")
+        assert [(n.node.text, n.score) for n in noisy] == [(n.node.text, n.score) for n in scored]
+        assert all(a.node.node_id != b.node.node_id for a, b in zip(noisy, scored, strict=True))
+
     def test_dataset_from_nodes(self):
         from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter
 

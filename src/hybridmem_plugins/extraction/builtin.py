@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from hybridmem_plugins.extraction.model import Extraction, Mention, MentionKind
 from hybridmem_plugins.extraction.sentences import sentence_spans
@@ -44,6 +45,10 @@ _WIKI_LINK = re.compile(r"\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]\n]{1,200}))?\]\]")
 _HTML_LINK = re.compile(r"<a\s[^<>]*href\s*=\s*[\"']([^\"']{1,500})[\"'][^>]*>([^<]{1,200})</a>", re.IGNORECASE)
 _HEADING = re.compile(r"^#{1,6}[ \t]+(.{1,300}?)[ \t#]*$", re.MULTILINE)
 _QUALIFIER = re.compile(r"\s*[(（\[].*[)）\]]\s*$")
+# What may stand before the name that a text opens with.
+_BEFORE_SUBJECT = re.compile(r"\W*(?:(?:the|an?|der|die|das|le|la|les|el|los|las|il)\b)?\W*", re.IGNORECASE)
+_FILE = re.compile(r"[^/\\]\.[A-Za-z]{1,8}$")
+_LONGEST_FILE_TITLE = 200  # characters
 _MAX_NAME_WORDS = 8
 _LONGEST_QUALIFIED = 1000  # characters; finding brackets takes a time that grows with the square
 
@@ -101,15 +106,24 @@ def _definitions(passage: Passage, text: str, sentences: list[tuple[int, int]]) 
     titles = [passage.title] if passage.title else []
     if "#" in text:
         titles += [match.group(1) for match in _HEADING.finditer(text)]
+    titles += _file_titles(passage.metadata)
     if not titles and sentences:
         titles = list(_leading_subject(text[slice(*sentences[0])]))
     return list(dict.fromkeys(name for title in titles for name in defined_names(title)))
 
 
+def _file_titles(metadata: Mapping[str, Any]) -> list[str]:
+    """Return what the file of a passage goes by: its title, and its name, which links between files say."""
+    document, source = metadata.get("document"), metadata.get("source")
+    titles = [document] if isinstance(document, str) else []
+    titles += [_target_name(source)] if isinstance(source, str) and _FILE.search(source) else []
+    return [title for title in titles if 1 < len(title) <= _LONGEST_FILE_TITLE]
+
+
 def _leading_subject(sentence: str) -> Iterator[str]:
     """Yield the name an untitled passage opens with, which is what encyclopedic and technical prose is about."""
     for surface, _, offset in _names(sentence, [(0, len(sentence))]):
-        if offset <= len("The “"):
+        if _BEFORE_SUBJECT.fullmatch(sentence, 0, offset):
             yield surface
         return
 

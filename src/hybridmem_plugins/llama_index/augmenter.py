@@ -104,10 +104,12 @@ class NoisyContextPostprocessor(BaseNodePostprocessor):
         clean = [as_passage(node.node, title_key=self.title_key) for node in nodes]
         by_id = {str(passage.id): node for passage, node in zip(clean, nodes, strict=True)}
         key = query_bundle.query_str if query_bundle else "\n".join(by_id)
-        noisy, _ = _core_of(self, self.mix).noise_context(clean, key)
+        noisy, edits = _core_of(self, self.mix).noise_context(clean, key)
+        # A passage that carries another one's id is still itself.
+        former = {edit.after: edit.before for edit in edits if edit.field == "id"}
         results = []
         for passage in noisy:
-            origin = by_id.get(str(passage.id).partition("#copy")[0])
+            origin = by_id.get(str(former.get(passage.id, passage.id)).partition("#copy")[0])
             node = _node(passage, origin.node if origin else None, self.title_key, keep_id=False)
             results.append(NodeWithScore(node=node, score=origin.score if origin else None))
         return results

@@ -80,6 +80,7 @@ class LexicalIndex:
         self._token_count = 0
         self._postings = Postings()
         self._norms: Floats | None = None
+        self._last_idf: tuple[tuple[str, ...], Floats] | None = None  # one question asks for the same several times
         self._dense: dict[int, Floats] = {}
 
     def __len__(self) -> int:
@@ -114,7 +115,7 @@ class LexicalIndex:
         self._token_count += len(terms)
         found = self._postings.add(terms, np.repeat(slots.astype(np.int32), sizes), self._terms.size)
         self._document_frequency.view()[:] += np.bincount(found, minlength=self._terms.size).astype(np.int32)
-        self._norms = None
+        self._norms = self._last_idf = None
 
     def remove(self, rows: Sequence[int] | Rows) -> None:
         """Forget rows; unknown ones are ignored."""
@@ -127,7 +128,7 @@ class LexicalIndex:
         size = max(1, self._terms.size)
         pairs, _ = sorted_unique(np.repeat(np.arange(len(slots)), lengths) * size + terms)
         np.subtract.at(self._document_frequency.view(), pairs % size, 1)
-        self._norms = None
+        self._norms = self._last_idf = None
         if self._map.dead_count > max(1024, self._map.slot_count // 4):
             self.compact()
 
@@ -148,7 +149,7 @@ class LexicalIndex:
         self._tokens.replace(tokens)
         self._lengths.replace(sizes)
         self._starts.replace(np.cumsum(sizes, dtype=np.int64) - sizes)
-        self._norms = None
+        self._norms = self._last_idf = None
         self._dense = {}
 
     def search(self, tokens: Sequence[str], k: int, allowed: Mask | None = None) -> tuple[Rows, Floats]:
@@ -231,9 +232,15 @@ class LexicalIndex:
         return counts
 
     def idf(self, tokens: Sequence[str]) -> Floats:
-        """Return the weight of each token; the one of an unseen token is the highest."""
-        counts = self.document_frequency(tokens)
-        return np.log1p((len(self) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
+        """Return the weight of each token, not to be changed; the one of an unseen token is the highest."""
+        asked, last = tuple(tokens), self._last_idf
+        if last is not None and last[0] == asked:
+            return last[1]
+        counts = self.document_frequency(asked)
+        weights: Floats = np.log1p((len(self) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
+        weights.flags.writeable = False
+        self._last_idf = asked, weights
+        return weights
 
     def term_ids(self, tokens: Iterable[str]) -> Ints:
         """Return the number of each token, -1 for unseen ones. Numbers hold until the index changes."""

@@ -26,8 +26,9 @@ from hybridmem_plugins.memory.steps import (
 from hybridmem_plugins.memory.titles import Titles
 
 # Names said in more passages are held against a filter by numpy, first as many passages as this, then all.
-_FEW = 32
-_FIRST = 1024
+_FEW = 16
+_FIRST = 256
+_TOO_MANY = [-1] * (MAX_MENTIONS_BACKWARD + 1)
 # The edge from a passage to a name that it defines; every such edge is this one.
 DEFINES: dict[str, dict[str, Any]] = {"defines": {}}
 
@@ -146,7 +147,7 @@ class Reach:
         return self._parts.mentions(names) if self._allowed is None else [len(self._rows(name)) for name in names]
 
     def _rows(self, name: str) -> list[int]:
-        """Return the rows of the passages that mention a name, ascending; with a filter, any one too many at most."""
+        """Return the rows of the passages that mention a name, ascending; with a filter, `_TOO_MANY` where they are."""
         known = self._mentioning.get(name)
         if known is None:
             rows = sorted(self._parts.mentioning(name)) if self._allowed is None else self._filtered(name)
@@ -163,9 +164,9 @@ class Reach:
         known = parts.hubs.get(name)
         if known is None:
             known = parts.hubs[name] = np.array(parts.mentioning(name), dtype=np.int64)
-        for end in (_FIRST, len(known)):  # of most much said names the first few passages are too many already
-            found = known[:end][mask[known[:end]]]
-            if len(found) > MAX_MENTIONS_BACKWARD or end >= len(known):
-                break
-        rows: list[int] = np.sort(found[: MAX_MENTIONS_BACKWARD + 1]).tolist()
+        for part in (known[:_FIRST], known):  # of most much said names the first few passages are too many already
+            inside = mask.take(part)
+            if np.count_nonzero(inside) > MAX_MENTIONS_BACKWARD:
+                return _TOO_MANY
+        rows: list[int] = np.sort(known[inside]).tolist()
         return rows

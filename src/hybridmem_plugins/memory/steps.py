@@ -74,24 +74,25 @@ class Columns:
     """Collects steps column by column."""
 
     def __init__(self) -> None:
-        self._source: list[int] = []
         self._target: list[int] = []
-        self._link: list[int] = []
+        self._source: list[int] = []  # of each link
+        self._count: list[int] = []
         self._links: list[Link] = []
 
     def add(self, row: int, targets: Sequence[int], link: Link) -> None:
         """Add the steps of one link, none that leads back to where it starts."""
         others = [target for target in targets if target != row]
         if others:
-            self._source += [row] * len(others)
-            self._link += [len(self._links)] * len(others)
             self._target += others
+            self._source.append(row)
+            self._count.append(len(others))
             self._links.append(link)
 
     def steps(self) -> Steps:
         """Return what was collected."""
-        source, target, link = (np.array(c, dtype=np.int64) for c in (self._source, self._target, self._link))
-        return Steps(source, target, link, self._links)
+        source = np.repeat(np.array(self._source, dtype=np.int64), self._count)
+        link = np.repeat(np.arange(len(self._links)), self._count)
+        return Steps(source, np.array(self._target, dtype=np.int64), link, self._links)
 
 
 def maximal(names: list[str]) -> list[str]:

@@ -124,9 +124,11 @@ class _Walker:
     def strongest(self, count: int, seeds: dict[int, float]) -> dict[int, float]:
         """Return the passages found by stepping forward or back, and how strong they are as seeds."""
         strength = HOP_DECAY * self._features[:, [0, 3]].max(axis=1, initial=0)
-        candidates = [(self._rows[i], float(strength[i])) for i in np.flatnonzero(strength).tolist()]
-        ranked = sorted((-value, row) for row, value in candidates if seeds.get(row, 0.0) < 0.5)
-        return {row: -value for value, row in ranked[:count]}
+        # Of two as strong, the one more like the question: rows tell only which was added first.
+        candidates = [(-float(strength[i]), -float(self._base[i, _SIMILARITY]), self._rows[i])
+                      for i in np.flatnonzero(strength).tolist()]  # fmt: skip
+        ranked = sorted(found for found in candidates if seeds.get(found[-1], 0.0) < 0.5)
+        return {row: -value for value, _, row in ranked[:count]}
 
     def result(self) -> Walked:
         arrivals = {row: arrival for row, (_, arrival) in self._arrivals.items()}
