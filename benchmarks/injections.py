@@ -43,8 +43,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["base", "adapter"], choices=["base", "adapter"])
     parser.add_argument("--show-orders", action="store_true", help="Show models what the system would withhold.")
     parser.add_argument("--adapter", default="smollm2-135m")
+    parser.add_argument("--fast", action="store_true", help="Decode with fast_llama.py, in bfloat16.")
     options = parser.parse_args()
-    local = LocalModel(adapters={"adapter": options.adapter})
+    if options.fast:
+        from fast_llama import FastLocal
+    local = (FastLocal if options.fast else LocalModel)(adapters={"adapter": options.adapter})
     prints = {"base": fingerprint(local.name, "base"), "adapter": fingerprint(local.name, options.adapter)}
     known = json.loads(options.output.read_text(encoding="utf-8")) if options.output and options.output.exists() else []
     for name in options.models:

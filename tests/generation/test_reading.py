@@ -157,8 +157,10 @@ def test_reading_each_needs_what_was_fitted(shipped) -> None:
 
 
 @pytest.mark.slow
-def test_a_passage_longer_than_the_window_loses_its_end(shipped) -> None:
-    text = "Charles Babbage was born in London. " + "He liked engines very much. " * 600
-    long = Passage(text, title="Charles Babbage")
-    [found] = read_contexts(shipped, [("Where was Charles Babbage born?", long)], max_new_tokens=4)
-    assert shipped.context_window - 600 < found.input_tokens <= shipped.context_window - 4
+def test_a_passage_longer_than_the_window_loses_its_end(shipped, monkeypatch) -> None:
+    monkeypatch.setattr(type(shipped), "context_window", 300)
+    text = "Charles Babbage was born in London. " + "He liked engines very much. " * 100
+    asked = [("Where was Charles Babbage born?", Passage(text, title="Charles Babbage"))]
+    [found] = read_contexts(shipped, asked, max_new_tokens=4)
+    assert 200 < found.input_tokens <= 296
+    assert "London" in found.text
