@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FalkorDB
+from falkordb_server import FalkorDB
 from proxy import Proxy
 
 from hybridmem_plugins import HybridMemory, Passage
