@@ -2,6 +2,8 @@
 
     python benchmarks/engine_costs.py [--sizes 5000 20000] [--postgres ADDRESS] [--results FILE]
 
+Also the bytes of a passage's graph in a graph database.
+
 Passages are generated (`generated.py`): about 75 words each, names said as unevenly as in real text. One third of them
 is a tenant's, for whom the filtered questions are asked.
 """
@@ -9,12 +11,23 @@ is a tenant's, for whom the filtered questions are asked.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from falkordb import FalkorDB
 
-from engines import BATCH, drop, postgres_server, table_sizes, with_schema
+from engines import (
+    BATCH,
+    drop,
+    falkordb,
+    falkordb_server,
+    ladybug,
+    postgres_server,
+    table_sizes,
+    with_schema,
+)
 from generated import Corpus
 from hybridmem_plugins import HybridMemory
 from hybridmem_plugins.memory.static_embedder import StaticEmbedder
@@ -57,6 +70,22 @@ def measured(server: str, size: int, embedder: StaticEmbedder) -> str:
     return f"| {size:,} | {kind} | {rate:,.0f} | {plain} | {filtered} | {max(trips, more)} | {bytes_each} |"
 
 
+def graph_bytes(size: int, embedder: StaticEmbedder) -> str:
+    """Return what the graph of one memory takes in graph databases."""
+    passages = list(Corpus(size).passages())
+    with tempfile.TemporaryDirectory() as name, falkordb_server() as port:
+        folder = Path(name)
+        server = FalkorDB(port=port).connection
+        graph = falkordb(port, "costs")
+        before = server.info("memory")["used_memory"]
+        for number, engine in enumerate((ladybug(folder), graph)):
+            with HybridMemory(embedder, folder / f"memory {number}", graph=engine) as memory:
+                memory.add(passages)
+        in_memory = server.info("memory")["used_memory"] - before
+        on_disk = sum(file.stat().st_size for file in folder.glob("graph.lbug*"))
+    return f"| {size:,} | {on_disk / size:,.0f} | {in_memory / size:,.0f} |"
+
+
 def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,6 +110,11 @@ def main() -> None:
             lines.append(measured(server, size, embedder))
             print(lines[-1], flush=True)
     write_section(args.results, "Cost in PostgreSQL", lines)
+    head = [lines[0], "", "The same passages' graph; bytes a passage.", ""]
+    table = ["| passages | Ladybug's file, its log included | FalkorDB's memory |", "|---|---|---|"]
+    table += [graph_bytes(size, embedder) for size in args.sizes]
+    print("\n".join(table))
+    write_section(args.results, "Cost in a graph database", [*head, *table])
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +290,17 @@ def test_what_was_missed_is_made_up_for_and_no_more(make: Stores, tmp_path: Path
     HybridMemory(EMBEDDER, tmp_path / "m", graph=engine).close()
 
 
+def test_a_database_that_lost_everything_is_filled_again(make: Stores, tmp_path: Path) -> None:
+    engine = make()
+    with HybridMemory(EMBEDDER, tmp_path / "m", graph=engine) as memory, expected(load_corpus()) as embedded:
+        memory.add(load_corpus())
+        assert alike(memory, embedded)
+        engine.clear(memory.store.graph._memory)
+        assert not alike(memory, embedded)
+    with HybridMemory(EMBEDDER, tmp_path / "m", graph=engine) as memory, expected(load_corpus()) as embedded:
+        assert alike(memory, embedded)
+
+
 def test_two_memories_share_a_database(make: Stores, tmp_path: Path) -> None:
     corpus = load_corpus()
     engine = make()
@@ -321,6 +334,41 @@ def test_another_process_that_wrote_is_followed(make: Stores, tmp_path: Path) ->
         other.delete([str(p.id) for p in corpus[3:9]])
         with expected([*corpus[:3], *corpus[9:40]]) as embedded:
             assert alike(one, embedded)
+
+
+def test_a_reader_sees_a_change_as_a_whole_or_not_at_all(make: Stores, tmp_path: Path) -> None:
+    """Others search while passages come and go that define names, mention them and make them hubs no more."""
+    corpus = load_corpus()
+    few, more = corpus[:22], corpus[22:]
+    questions = [q.question for q in load_questions()][:12]
+
+    def answers(memory: HybridMemory) -> list[Any]:
+        return [[(h.passage.id, round(h.score, 5), h.provenance["hops"]) for h in memory.search(q)] for q in questions]
+
+    with expected(few) as embedded:
+        allowed = [{str(one)} for one in answers(embedded)]
+    with expected(corpus) as embedded:
+        for seen, one in zip(allowed, answers(embedded), strict=True):
+            seen.add(str(one))
+    assert any(len(seen) == 2 for seen in allowed)
+    with HybridMemory(EMBEDDER, tmp_path / "m", graph=make()) as memory:
+        memory.add(few)
+        stopped = threading.Event()
+
+        def search() -> list[str]:
+            wrong = []
+            while not stopped.is_set():
+                for question, seen, one in zip(questions, allowed, answers(memory), strict=True):
+                    wrong += [] if str(one) in seen else [question]
+            return wrong
+
+        with ThreadPoolExecutor(3) as pool:
+            searching = [pool.submit(search) for _ in range(3)]
+            for _ in range(4):
+                memory.add(more)
+                memory.delete([str(p.id) for p in more])
+            stopped.set()
+            assert [one.result() for one in searching] == [[], [], []]
 
 
 def test_a_name_said_everywhere_is_a_hub(make: Stores, tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridmem_plugins import Passage
-from hybridmem_plugins.extraction.builtin import BuiltinExtractor, capitalised_names, defined_names
+from hybridmem_plugins.extraction.builtin import BuiltinExtractor, _names, capitalised_names, defined_names
 from hybridmem_plugins.extraction.model import Extraction, Extractor
 from hybridmem_plugins.extraction.sentences import sentence_spans
 
@@ -81,6 +81,25 @@ def test_abbreviations_and_initials_end_no_sentence() -> None:
         "They spoke for approx. 3.5 hours!",
         "Did they?",
     ]
+
+
+WRITTEN = st.one_of(
+    st.sampled_from(["Ada", " Lovelace", "the ", "of ", "J. R.", "New York", "'s", "1999", " 2001", "St.", " of the "]),
+    st.sampled_from(["12 ", "a'b", "A_B", "Mr. ", "de la ", " 7", "iPhone ", "é", "東京。", "(x)", '".', "...", ". "]),
+    st.sampled_from([" ", "\n", "\t", "! ", "-", "_", "&"]),
+)
+
+
+@given(text=st.lists(WRITTEN, max_size=25).map("".join))
+@settings(max_examples=500, deadline=None)
+def test_names_read_in_one_go_are_those_of_each_sentence(text: str) -> None:
+    sentences = sentence_spans(text)
+    one_by_one = [
+        (surface, number, start + offset)
+        for number, (start, end) in enumerate(sentences)
+        for surface, _, offset in _names(text[start:end], [(0, end - start)])
+    ]
+    assert list(_names(text, sentences)) == one_by_one
 
 
 def test_capitalised_names_of_a_question() -> None:

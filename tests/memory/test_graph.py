@@ -232,6 +232,22 @@ def test_hubs_lead_nowhere() -> None:
     assert count > MAX_MENTIONS_SHARED
 
 
+def test_much_said_names_count_for_a_filter_as_often_as_it_allows() -> None:
+    bench = Bench()
+    last = 600
+    bench.add({1: Passage("A country.", "France", "0")})
+    bench.add({row: Passage(f"number{row} lies in France.", None, str(row)) for row in range(2, last + 1)})
+    for chosen in ([590, 595, 599], list(range(2, 60)), list(range(540, 598)), list(range(550, 600)), [2, 400]):
+        allowed = np.zeros(last + 1, dtype=bool)
+        allowed[[1, *chosen]] = True
+        mentions = min(len(chosen), MAX_MENTIONS_BACKWARD + 1)
+        assert bench.graph.names(["france"], allowed)["france"].mentions == mentions
+        steps = bench.graph.neighbourhood([1], ["backward"], allowed)
+        assert steps.target.tolist() == (chosen if len(chosen) <= MAX_MENTIONS_BACKWARD else [])
+    bench.remove([400])
+    assert bench.graph.neighbourhood([1], ["backward"], allowed).target.tolist() == [2]
+
+
 def test_a_name_that_too_many_define_leads_to_none() -> None:
     bench = Bench()
     bench.add({row: Passage("One of many.", "Smith", str(row)) for row in range(1, MAX_DEFINERS + 2)})

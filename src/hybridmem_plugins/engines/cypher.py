@@ -89,6 +89,11 @@ class CypherGraph:
         for label in _LABELS:
             self._query(f"MATCH (n:{label}) WHERE n.memory = $memory DETACH DELETE n", {"memory": memory})
 
+    def count(self, memory: str) -> int:
+        """Return the number of passages; see `GraphEngine`."""
+        statement = "MATCH (p:HybridPassage) WHERE p.memory = $memory RETURN count(p) AS passages"
+        return int(self._query(statement, {"memory": memory})[0]["passages"])
+
     def store(self, memory: str, passages: Sequence[PassageNode]) -> None:
         """Store passages; see `GraphEngine`."""
         self._each(

@@ -107,6 +107,10 @@ class GraphEngine(Protocol):
         """Forget a memory."""
         ...
 
+    def count(self, memory: str) -> int:
+        """Return the number of passages."""
+        ...
+
     def store(self, memory: str, passages: Sequence[PassageNode]) -> None:
         """Store passages that are not there, with their names and facts."""
         ...
@@ -192,6 +196,10 @@ class ExternalGraph:
     def restart(self) -> None:
         """Forget all that the database has of this memory."""
         self._ask(lambda: self._engine.clear(self._memory))
+
+    def whole(self) -> bool:
+        """Say whether the database has as many passages as the memory."""
+        return self._ask(lambda: self._engine.count(self._memory)) == len(self)
 
     def send(
         self,

@@ -121,6 +121,10 @@ class ExternalVectors:
     def restart(self) -> None:
         """Do nothing: what is stored of rows that are gone is told apart, and the rest is replaced."""
 
+    def whole(self) -> bool:
+        """Return True: vector databases have no common way to count."""
+        return True
+
     def send(
         self,
         rows: Sequence[int],

@@ -85,6 +85,10 @@ class TripletGraph:
         """Forget a memory; see `GraphEngine`."""
         self._delete([node.id for node in self._store.get(properties={"hybridmem": memory[:16]})])
 
+    def count(self, memory: str) -> int:
+        """Return the number of passages; see `GraphEngine`."""
+        return sum(node.label == "HybridPassage" for node in self._store.get(properties={"hybridmem": memory[:16]}))
+
     def store(self, memory: str, passages: Sequence[PassageNode]) -> None:
         """Store passages; see `GraphEngine`."""
         nodes: dict[str, EntityNode] = {}

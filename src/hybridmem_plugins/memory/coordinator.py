@@ -19,8 +19,8 @@ from hybridmem_plugins.memory.snapshot import Snapshot, Transaction
 
 logger = logging.getLogger(__name__)
 
-# Caches are written on close and after this many changes (or half of all passages, so that a growing memory writes
-# them a number of times that grows with the logarithm of its size).
+# Caches are written on close and after this many changes (or three quarters of all passages, so that a growing memory
+# writes them whenever it has become four times as large).
 SAVE_AFTER = 10_000
 
 Added = tuple[list[int], Batch, NDArray[np.float32]]
@@ -96,7 +96,7 @@ class Coordinator:
                     yield transaction
                 finally:
                     self._local.writing = False
-            if self._unsaved > max(SAVE_AFTER, len(self.caches.id_of) // 2):
+            if self._unsaved > max(SAVE_AFTER, 3 * len(self.caches.id_of) // 4):
                 self._save_caches()
 
     def commit(self, transaction: Transaction, removed: Sequence[int], added: Added | None = None) -> None:

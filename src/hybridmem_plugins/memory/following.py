@@ -40,6 +40,10 @@ class Follower(Protocol):
         """Forget all that the database has of this memory."""
         ...
 
+    def whole(self) -> bool:
+        """Say whether the database seems to have what it was given, as far as it can be asked."""
+        ...
+
     def send(
         self,
         rows: Sequence[int],
@@ -129,15 +133,15 @@ class Following:
             return
         with self._journal.transaction() as transaction:
             missed = self._missed(transaction)
-            if missed is None:
-                tier.restart()
-                for records in transaction.batches(_BATCH):
-                    self._give(transaction, tier, records, everything=True)
-            else:
+            if missed is not None:
                 gone, new = missed
                 tier.forget([*self._pending(transaction), *gone])
                 if new:
                     self._give(transaction, tier, list(transaction.full_records(new)), gone)
+            if missed is None or not tier.whole():
+                tier.restart()
+                for records in transaction.batches(_BATCH):
+                    self._give(transaction, tier, records, everything=True)
             self._note(transaction, transaction.version(), [])
             transaction.keep()
 
