@@ -3,6 +3,7 @@
     python benchmarks/finetune.py items --data DIR --work WORK     # the evaluation sets
     python benchmarks/reading.py fit --work WORK                   # weights, from questions kept for choosing
     python benchmarks/reading.py measure --work WORK --page docs/finetuning.md
+    python benchmarks/reading.py scales --data DIR --work WORK --page docs/finetuning.md --plot PNG
 
 Every reading is kept in WORK, so that a run goes on where it stopped. Decoding is `fast_llama.py`'s, in bfloat16.
 """
@@ -14,6 +15,7 @@ import hashlib
 import json
 import lzma
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +24,10 @@ from fast_llama import FastLocal
 from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template
 from hybridmem_plugins.finetuning import evaluate
 from hybridmem_plugins.finetuning.choosing import ReadQuestion, fit_weights
+from hybridmem_plugins.finetuning.forgetting import perplexity
 from hybridmem_plugins.finetuning.metrics import bootstrap, paired_difference, score_answer
-from hybridmem_plugins.finetuning.sets import EvalItem
+from hybridmem_plugins.finetuning.report import plot_trade
+from hybridmem_plugins.finetuning.sets import EvalItem, read_rows
 from hybridmem_plugins.generation import GenerationSettings
 from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation.loading import adapter_caution, adapter_reading
@@ -32,6 +36,7 @@ from results import write_marked
 
 ADAPTER = "smollm2-135m"
 FITTED_ON = 60
+SCALES = (0, 0.25, 0.5, 0.75, 1, 1.25)
 VIEWS = (
     "accuracy under noise (NQ held out + XQuAD)", "accuracy under noise, NQ", "accuracy under noise, XQuAD",
     "accuracy, irrelevant passages", "accuracy, hard negatives", "accuracy, damaged and distracted",
@@ -124,7 +129,7 @@ def chosen_items(items, questions, unseen):
         kept = set(ids[:: max(1, len(ids) // questions)][:questions])
         chosen += [item for item in own if item.id.split("/", 3)[3] in kept]
     damaged = [item for item in items if item.condition.startswith("unseen") and item.suite in evaluate.READING]
-    chosen += damaged[:: max(1, len(damaged) // unseen)][:unseen]
+    chosen += damaged[:: max(1, len(damaged) // max(1, unseen))][:unseen]
     return chosen + [one for one in items if one.suite == "rgb" and one.condition == "noise" and one.severity == 0.6]
 
 
@@ -200,10 +205,46 @@ def write_table(records):
     return "\n".join(lines)
 
 
+def scales(options):
+    """Perplexity and clean accuracy of the adapter at several scales, each kept once measured."""
+    file = options.work / "scales.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    items = chosen_items(load_items(options.work), options.questions, 0)
+    items = [item for item in items if item.condition == "clean"]
+    for scale in SCALES:
+        if str(scale) in known:
+            continue
+        local = FastLocal(adapter=ADAPTER, adapter_scale=scale, batch_size=12)
+        texts = [row["text"] for row in read_rows(options.data / "forgetting/wiki-passages.jsonl.gz")][::4]
+        ids = [local.tokens(text) for text in texts]
+        losses = [one for start in range(0, len(ids), 8) for one in local.fast[ADAPTER].losses(ids[start : start + 8])]
+        records = evaluate.run_items(local, items, caution=0.0, max_new_tokens=24)
+        known[str(scale)] = {
+            "perplexity": perplexity(losses), "contained": [record["contained"] for record in records],
+            "exact": [record["exact"] for record in records],
+        }  # fmt: skip
+        file.write_text(json.dumps(known), encoding="utf-8")
+    base = known["0"]["perplexity"]
+    lines = ["| scale | perplexity | change | clean accuracy | exact match |", "|---|---|---|---|---|"]
+    for scale in SCALES:
+        one = known[str(scale)]
+        change = f"{one['perplexity'] / base - 1:+.1%}" if scale else ""
+        answers = [bootstrap([float(value) for value in one[name]]) for name in ("contained", "exact")]
+        lines.append(f"| {scale} | {one['perplexity']:.2f} | {change} | {answers[0]} | {answers[1]} |")
+    print("\n".join(lines))
+    if options.page:
+        write_marked(options.page, "adapter scales", lines)
+    if options.plot:
+        points = {str(s): (known[str(s)]["perplexity"], bootstrap(known[str(s)]["contained"]).mean) for s in SCALES}
+        plot_trade(points, options.plot, "accuracy on clean passages, by adapter scale")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["fit", "measure"])
+    parser.add_argument("stage", choices=["fit", "measure", "scales"])
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=os.environ.get("HYBRIDMEM_DATA", "."))
+    parser.add_argument("--plot", type=Path)
     parser.add_argument("--questions", type=int, default=50, help="of each reading set")
     parser.add_argument("--unseen", type=int, default=120, help="items with operators that training does not know")
     parser.add_argument("--known", action="store_true", help="read nothing new")
@@ -216,7 +257,9 @@ def main():
         return kept.local
 
     tuned = Readings(options.work, local)
-    if options.stage == "fit":
+    if options.stage == "scales":
+        scales(options)
+    elif options.stage == "fit":
         fit(options, tuned)
     else:
         measure(options, tuned)

@@ -94,12 +94,13 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(1, len(values))
 
 
-def plot_trade(points: Mapping[str, tuple[float, float]], file: str | Path) -> None:
+def plot_trade(points: Mapping[str, tuple[float, float]], file: str | Path, gain: str = "accuracy under noise") -> None:
     """Plot gain against forgetting.
 
     Args:
-        points: Run to perplexity and accuracy under noise.
+        points: Run to perplexity and gain.
         file: Picture to write.
+        gain: What the gain is.
     """
     figures = require("matplotlib.figure", "train")
     figure = figures.Figure(figsize=(5.5, 3.6), dpi=110, layout="constrained")
@@ -107,5 +108,5 @@ def plot_trade(points: Mapping[str, tuple[float, float]], file: str | Path) -> N
     for name, (forgotten, gained) in points.items():
         axis.scatter(forgotten, gained)
         axis.annotate(name, (forgotten, gained), textcoords="offset points", xytext=(5, 4), fontsize=8)
-    axis.set(xlabel="perplexity on Wikipedia passages (lower is better)", ylabel="accuracy under noise")
+    axis.set(xlabel="perplexity on Wikipedia passages (lower is better)", ylabel=gain)
     figure.savefig(file)
