@@ -36,7 +36,7 @@ class _Scripted:
     def __init__(self):
         self.seen = []
 
-    def _choose(self, settings):
+    def choose(self, settings):
         return None
 
     def chat(self, messages, **options):
