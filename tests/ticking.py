@@ -7,6 +7,8 @@ import threading
 from types import TracebackType
 from typing import Self
 
+from hybridmem_plugins.retrieval.router import Choice, Situation, default_router
+
 # Only a loop that hangs waits as long.
 PATIENCE = 60.0
 
@@ -32,6 +34,11 @@ class Ticking:
             self.waits += 1
             before = self._turns
             assert self._turned.wait_for(lambda: self._turns > before, PATIENCE), "the event loop was held up"
+
+    def router(self, situation: Situation) -> Choice:
+        """Route as ever, in the midst of a search, after a turn."""
+        self.wait_for_a_turn()
+        return default_router(situation)
 
     async def __aenter__(self) -> Self:
         self._thread = threading.get_ident()

@@ -20,7 +20,6 @@ from lc_helpers import TEXTS, AsyncWordEmbeddings, WordEmbeddings, documents
 from hybridmem_plugins import HybridMemory
 from hybridmem_plugins.errors import EmbedderMismatchError, MemoryFormatError
 from hybridmem_plugins.langchain import HybridRetriever
-from hybridmem_plugins.retrieval.router import Choice, Situation, default_router
 from ticking import Ticking
 
 QUESTION = "Who designed the machine that Ada Lovelace wrote for?"
@@ -99,14 +98,10 @@ async def test_fifty_at_once_equal_one_by_one_and_the_loop_keeps_ticking() -> No
             ticking.wait_for_a_turn()
             return super().embed_query(text)
 
-    def waiting_router(situation: Situation) -> Choice:
-        ticking.wait_for_a_turn()
-        return default_router(situation)
-
     questions = [f"What do you know about {title}? {n}" for n in range(9) for title in TEXTS][:50]
     plain = HybridRetriever.from_documents(documents(), WordEmbeddings())
     one_by_one = [plain.invoke(question, k=3) for question in questions]
-    waiting = HybridRetriever.from_documents(documents(), Waiting(), memory_options={"router": waiting_router})
+    waiting = HybridRetriever.from_documents(documents(), Waiting(), memory_options={"router": ticking.router})
     async with ticking:
         assert await asyncio.gather(*(waiting.ainvoke(question, k=3) for question in questions)) == one_by_one
     assert ticking.waits >= 100  # while embedding and while searching, for each question

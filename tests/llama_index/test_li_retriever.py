@@ -15,7 +15,6 @@ from llama_index.core.vector_stores import FilterCondition, FilterOperator, Meta
 from hybridmem_plugins import HybridMemory, Passage
 from hybridmem_plugins.errors import EmbedderMismatchError, MemoryFormatError
 from hybridmem_plugins.llama_index import HybridRetriever
-from hybridmem_plugins.retrieval.router import Choice, Situation, default_router
 from ticking import Ticking
 
 QUESTION = "Who designed the machine that Ada Lovelace wrote for?"
@@ -67,14 +66,10 @@ async def test_fifty_at_once_equal_one_by_one_and_the_loop_keeps_ticking() -> No
             ticking.wait_for_a_turn()
             return super()._get_query_embedding(query)
 
-    def waiting_router(situation: Situation) -> Choice:
-        ticking.wait_for_a_turn()
-        return default_router(situation)
-
     questions = [f"What do you know about {title}? {n}" for n in range(9) for title in TEXTS][:50]
     plain = HybridRetriever.from_nodes(nodes(), WordEmbedding())
     one_by_one = [plain.retrieve(question) for question in questions]
-    waiting = HybridRetriever.from_nodes(nodes(), Waiting(), memory_options={"router": waiting_router})
+    waiting = HybridRetriever.from_nodes(nodes(), Waiting(), memory_options={"router": ticking.router})
     async with ticking:
         assert await asyncio.gather(*(waiting.aretrieve(question) for question in questions)) == one_by_one
     assert ticking.waits >= 100  # while embedding and while searching, for each question
