@@ -1,6 +1,5 @@
 """Train and measure the arms of the fine-tuning study; see docs/finetuning.md for the results.
 
-    python benchmarks/finetune.py ranked  --data DIR --work DIR
     python benchmarks/finetune.py rows    --data DIR --work DIR --arm ours --seed 0   # once for each arm and seed
     python benchmarks/finetune.py items   --data DIR --work DIR
     python benchmarks/finetune.py prepare --work DIR [--model FILE]                   # base model as a folder
@@ -21,8 +20,10 @@ import fcntl
 import gc
 import json
 import lzma
+import math
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
 import time
@@ -31,7 +32,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from hybridmem_plugins.augmentation.templates import read_reply
 from hybridmem_plugins.finetuning import evaluate, forgetting, recipes
 from hybridmem_plugins.finetuning.replay import answer_with_base
 from hybridmem_plugins.finetuning.rows import RowEncoder, fitting_rows
@@ -39,8 +39,8 @@ from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, read_rows,
 from hybridmem_plugins.finetuning.trainer import Trainer
 from hybridmem_plugins.generation import GenerationSettings, LocalModel, loading
 from hybridmem_plugins.generation.chat import render_chat
+from hybridmem_plugins.generation.reading import Reading
 
-RECIPE = recipes.get_recipe("smollm2-135m")
 STARTED = time.time()
 
 
@@ -115,26 +115,9 @@ def read_lines(path):
         return [json.loads(line) for line in lines]
 
 
-def ranked(options):
-    """Write what a hybrid memory ranks highest for each training question, so that `rows` can run without one."""
-    search = recipes.hard_negatives(recipes.training_passages(RECIPE, options.data))
-    questions = {row["question"] for source in RECIPE.sources
-                 for row in read_rows(Path(options.data) / f"qa/train/{source.file}.jsonl.gz")}  # fmt: skip
-    found = {question: [passage.id for passage in search(question)] for question in sorted(questions)}
-    write_json(Path(options.work) / "ranked.json", found)
-    say(options, f"{len(found)} questions")
-
-
 def rows(options):
     """Write the noised rows of one arm and seed."""
-    search, file = None, Path(options.work) / "ranked.json"
-    if file.is_file():
-        places = json.loads(file.read_text(encoding="utf-8"))
-        passages = {passage.id: passage for passage in recipes.training_passages(RECIPE, options.data)}
-        search = lambda question: [passages[key] for key in places[question]]  # noqa: E731
-    made = recipes.training_rows(
-        RECIPE, options.data, seed=options.seed, arm=options.arm, search=search, style="quoted"
-    )
+    made = recipes.training_rows(options.recipe, options.data, seed=options.seed, arm=options.arm)
     write_lines(Path(options.work) / f"rows/{options.arm}-s{options.seed}.jsonl.xz", made)
     say(options, f"{options.arm}, seed {options.seed}: {len(made)} rows")
 
@@ -149,6 +132,11 @@ def items(options):
     _, tuning = split_by_document(train, 200, seed=1)
     pool = NegativePool([{"text": row["context"], "title": row["title"]} for row in train])
     chosen = reading_items("tuning", tuning, pool, unseen=0)
+    chosen += [
+        replace(item, id=f"{item.id}/untitled", suite="untitled", passages=untitled(item.passages))
+        for item in chosen
+        if item.condition in ("hard", "damaged", "absent")
+    ]
     for draw in range(2):  # the 100 questions that choose among recipes, with two draws of distractors
         again = reading_items("nq-val", held[: evaluate.TUNING], pool, unseen=0, seed=10 + draw)
         chosen += [replace(item, id=f"{item.id}/{draw}") for item in again]
@@ -156,47 +144,109 @@ def items(options):
     say(options, f"{len(made)} items, {len(chosen)} to choose a recipe with")
 
 
+def untitled(passages):
+    return [{"text": passage["text"]} for passage in passages]
+
+
 def load_eval(options, name):
     return [EvalItem(**row) for row in read_lines(Path(options.work) / f"{name}.jsonl.xz")][:: options.every]
 
 
-def measure(options, local, adapter, name, items, full=True):
-    """Write every reply and measure of one model under `results/NAME.*`."""
+def pack(items, readings):
+    """Make readings plain JSON, those that items share once."""
+    distinct = {id(one): one for own in readings for one in own}
+    places = {key: place for place, key in enumerate(distinct)}
+    measures = ("refusal", "answer", "question")
+    return {
+        "readings": [[one.text, *(round(getattr(one, m), 4) for m in measures)] for one in distinct.values()],
+        "items": {item.id: [places[id(one)] for one in own] for item, own in zip(items, readings, strict=True)},
+    }  # fmt: skip
+
+
+def unpack(path, items):
+    """Return the readings of some items from what `pack` made."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    known = [Reading(*one) for one in told["readings"]]
+    return [[known[place] for place in told["items"][item.id]] for item in items]
+
+
+def fast_copy(local, batch):
+    """Return a plain copy of a model in the fastest form to generate with, its adapter merged."""
+    import torch
+
+    plain = copy.deepcopy(local.model)
+    plain = plain.merge_and_unload() if hasattr(plain, "merge_and_unload") else plain
+    return LocalModel.from_objects(plain.to(torch.bfloat16), local.tokenizer, batch_size=batch)
+
+
+def measure(options, exact, name, items, adapter="base"):
+    """Write every reading and measure of one model under `results/NAME.*`; the fewest needed come last."""
     out = Path(options.work) / "results"
-    margins = evaluate.refusal_margins(local, items, adapter=adapter)
-    fitting = [number for number, item in enumerate(items) if item.suite == "nq-val"]
-    caution = 0.0
-    if adapter != "base" and options.refusals > 0:
-        own = [margins[number] for number in fitting]
-        caution = evaluate.fit_caution(own, [items[number] for number in fitting], options.refusals)
-    say(options, f"{name}: margins done, caution {caution:.3f}")
-    records = evaluate.run_items(local, items, adapter=adapter, caution=caution, max_new_tokens=options.tokens)
-    records = [{**record, "margin": round(margin, 3)} for record, margin in zip(records, margins, strict=True)]
-    evaluate.write_records(out / f"{name}.jsonl", records)
-    say(options, f"{name}: {len(records)} replies; {brief(records)}")
-    wiki = [row["text"] for row in read_rows(Path(options.data) / "forgetting/wiki-passages.jsonl.gz")]
-    with local.using(adapter):
-        losses = forgetting.text_losses(local, wiki[:: options.every], 32)
-    summary = {"caution": caution, "perplexity": forgetting.perplexity(losses), "losses": losses}
-    say(options, f"{name}: perplexity {summary['perplexity']:.3f}")
+    quick = fast_copy(exact, options.batch)
+    each = evaluate.read_each(quick, items, max_new_tokens=24 if adapter != "base" else options.tokens)
+    write_json(out / f"{name}.each.json", pack(items, each))
+    with contextlib.suppress(ValueError):  # a dry run has too few to fit on
+        say(options, f"{name}, each: {brief(evaluate.settle_items(items, each, fitted(items, each)))}")
+    summary = {"losses": wiki_losses(options, exact, adapter)}
+    summary["perplexity"] = forgetting.perplexity(summary["losses"])
     write_json(out / f"{name}.json", summary)
-    if full:
+    say(options, f"{name}: perplexity {summary['perplexity']:.3f}")
+    if options.full:
         prompts = read_rows(Path(options.data) / "forgetting/ifeval.jsonl.gz")[:: options.every]
-        local.batch_size = len(prompts)  # decoding is bound by launches: one batch costs little more than a small one
-        summary["ifeval"] = forgetting.run_ifeval(local, prompts, adapter, options.ifeval_tokens)
+        summary["ifeval"] = forgetting.run_ifeval(quick, prompts, "base", options.ifeval_tokens)
         strict = [all(row["followed"]) for row in summary["ifeval"]]
-        local.batch_size = options.batch
         say(options, f"{name}: IFEval strict {sum(strict) / len(strict):.4f}")
         write_json(out / f"{name}.json", summary)
+    if adapter == "base":
+        records = evaluate.run_items(quick, items, max_new_tokens=options.tokens)
+        evaluate.write_records(out / f"{name}.jsonl", records)
+        say(options, f"{name}, together: {brief(records)}")
+    elif options.together:
+        quick.batch_size = max(1, options.batch // 4)
+        together = evaluate.read_together(quick, items, max_new_tokens=24)
+        write_json(out / f"{name}.together.json", pack(items, [[one] for one in together]))
+        say(options, f"{name}, together: {brief(evaluate.decline(items, together))}")
+
+
+def wiki_losses(options, local, adapter):
+    texts = [row["text"] for row in read_rows(Path(options.data) / "forgetting/wiki-passages.jsonl.gz")]
+    with local.using(adapter):
+        return forgetting.text_losses(local, texts[:: options.every], 32)
+
+
+def measure_scales(options, tuned, tokenizer, items):
+    """Perplexity and the accuracy of clean readings at several scales of the adapter."""
+    clean = [item for item in items if item.suite in evaluate.READING and item.condition == "clean"]
+    found = {}
+    for scale in map(float, options.scales.split(",")):
+        loading.set_adapter_scale(tuned, options.name, scale)
+        exact = LocalModel.from_objects(tuned, tokenizer)
+        losses = wiki_losses(options, exact, options.name)
+        readings = evaluate.read_together(fast_copy(exact, options.batch), clean, max_new_tokens=24)
+        records = evaluate.decline(clean, readings, -math.inf)
+        found[scale] = {
+            "losses": losses,
+            "contained": [r["contained"] for r in records],
+            "exact": [r["exact"] for r in records],
+        }
+        say(options, f"scale {scale}: perplexity {forgetting.perplexity(losses):.3f}")
+    write_json(Path(options.work) / "results" / f"{options.name}.scales.json", found)
+
+
+def fitted(items, each):
+    """Fit what chooses among readings, on the questions kept for it."""
+    kept = [number for number, item in enumerate(items) if item.suite == "nq-val"]
+    return evaluate.fit_reading([items[number] for number in kept], [each[number] for number in kept])
 
 
 def brief(records):
     """Name the figures that decide, over every suite together."""
-    noisy = [r for r in records if r["suite"] in ("nq", "xquad", "tuning", "nq-val")]
+    noisy = [r for r in records if r["suite"] in ("nq", "xquad", "tuning", "untitled")]
     answer = [r for r in noisy if r["expect"] == "answer"]
     parts = {
         "noise": [r["contained"] for r in answer if r["condition"] != "clean"],
-        "noise quoted": [r["quoted"] for r in answer if r["condition"] != "clean"],
+        "unseen": [r["contained"] for r in answer if r["condition"].startswith("unseen")],
+        "untitled": [r["contained"] for r in answer if r["suite"] == "untitled"],
         "clean": [r["contained"] for r in answer if r["condition"] == "clean"],
         "exact": [r["exact"] for r in answer if r["condition"] != "clean"],
         "abstains": [r["abstained"] for r in noisy if r["expect"] == "abstain"],
@@ -213,7 +263,7 @@ def base(options):
         fast_float32()
         model, tokenizer = load_model(options, device)
         local = LocalModel.from_objects(model, tokenizer, batch_size=options.batch, settings=GenerationSettings())
-        recipe = RECIPE
+        recipe = options.recipe
         if options.part in ("replay", "all"):
             train, kept = recipes.replay_prompts(options.data, recipe)
             train, kept = train[:: options.every], kept[:: options.every]
@@ -224,8 +274,7 @@ def base(options):
             write_json(Path(options.work) / "replay.json", replay)
             say(options, f"replay: {len(rows)} answers")
         if options.part in ("eval", "all"):
-            local.batch_size = options.batch
-            measure(options, local, "base", "base", load_eval(options, "items"))
+            measure(options, local, "base", load_eval(options, "items"))
 
 
 def await_file(path, seconds=600):
@@ -237,20 +286,19 @@ def await_file(path, seconds=600):
     raise TimeoutError(msg)
 
 
-def restyled(completion, style):
-    """Turn a quoted completion into a shorter style."""
-    said = read_reply(completion)
-    if style == "quoted" or said.abstained or not said.cited:
-        return completion
-    return said.answer if style == "span" else f"[{said.cited[0]}] {said.answer}"
+def encode_rows(folder, max_length, rows):
+    """Encode some rows; runs in a process of its own."""
+    return fitting_rows(rows, loading.load_tokenizer(folder), max_length)
 
 
-def encode_part(folder, max_length, parts):
-    """Encode some rows and some guard rows; runs in a process of its own."""
-    rows, guards = parts
-    tokenizer = loading.load_tokenizer(folder)
-    encoder = RowEncoder(tokenizer, max_length)
-    return *fitting_rows(rows, tokenizer, max_length), [encoder.encode_guard(row) for row in guards]
+def encode_guards(folder, max_length, rows):
+    encoder = RowEncoder(loading.load_tokenizer(folder), max_length)
+    return [encoder.encode_guard(row) for row in rows]
+
+
+def copy_name(row):
+    """Return `nq.4` for the fifth copy of a question of NQ, of any round."""
+    return row["id"].partition("-")[0] + row["id"].rpartition("/")[2][1:]
 
 
 def encoded_rows(options, config):
@@ -259,22 +307,27 @@ def encoded_rows(options, config):
     if options.items == "tuning":
         kept = {item.id.split("/")[3] for item in load_eval(options, "tuning") if item.suite == "tuning"}
         made = [row for row in made if row["id"].rpartition("/")[0] not in kept]
-    made = [{**row, "completion": restyled(row["completion"], options.style)} for row in made]
-    replay = await_file(Path(options.work) / "replay.json")
-    held = recipes.guard_rows(RECIPE, options.data, replay["train"], seed=options.seed)[:: options.every]
-    count = options.workers
-    parts = [(made[number::count], held[number::count]) for number in range(count)]
-    encode = partial(encode_part, Path(options.work) / "base", config.max_length)
+    if options.leave:
+        made = [
+            row for row in made if row["id"].partition("-")[0] + row["id"].rpartition("/")[2][1:] not in options.leave
+        ]
+    needed = (options.steps or 0) * (options.size or options.recipe.config.batch_size)
+    if 0 < needed < len(made):
+        made = random.Random(options.seed).sample(made, needed)
+    folder, count = Path(options.work) / "base", options.workers
     with multiprocessing.get_context("fork").Pool(count) as pool:
-        done = pool.map(encode, parts)
-    encoded, guards = [row for rows, _, _ in done for row in rows], [row for _, _, rows in done for row in rows]
-    tokens = sum(len(row.input_ids) for row in encoded)
-    say(options, f"{len(encoded)} rows, {tokens} tokens, {sum(left for _, left, _ in done)} rows do not fit")
-    return encoded, guards, replay
+        parts = pool.map(partial(encode_rows, folder, config.max_length), [made[n::count] for n in range(count)])
+        replay = await_file(Path(options.work) / "replay.json")
+        held = recipes.guard_rows(options.recipe, options.data, replay["train"], seed=options.seed)[:: options.every]
+        guards = pool.map(partial(encode_guards, folder, config.max_length), [held[n::count] for n in range(count)])
+    encoded = [row for rows, _ in parts for row in rows]
+    tokens, left = sum(len(row.input_ids) for row in encoded), sum(left for _, left in parts)
+    say(options, f"{len(encoded)} rows, {tokens} tokens, {left} rows do not fit")
+    return encoded, [row for rows in guards for row in rows], replay
 
 
 def arm_config(options, count):
-    size = options.size or RECIPE.config.batch_size
+    size = options.size or options.recipe.config.batch_size
     changes = {
         "kl_weight": options.kl, "guard_share": options.share, "kl_tokens": options.kl_tokens,
         "learning_rate": options.rate, "rank": options.rank, "alpha": options.rank and 2 * options.rank,
@@ -282,45 +335,42 @@ def arm_config(options, count):
         "epochs": options.steps and max(1, -(-options.steps * size // max(size, count - count % size))),
     }  # fmt: skip
     return replace(
-        RECIPE.config, seed=options.seed, **{key: value for key, value in changes.items() if value is not None}
+        options.recipe.config, seed=options.seed, **{key: value for key, value in changes.items() if value is not None}
     )
 
 
 def arm(options):
-    encoded, held, replay = encoded_rows(options, RECIPE.config)
-    config = arm_config(options, len(encoded))
-    items = load_eval(options, options.items)
     out = Path(options.work) / "adapters" / options.name
-    say(options, f"{len(held)} guard rows, {len(items)} items; waits for its slot")
+    items = load_eval(options, options.items)
+    if not options.trained:
+        encoded, held, _ = encoded_rows(options, options.recipe.config)
+        say(options, f"{len(held)} guard rows; waits for its slot")
     import torch
 
     with gpu_slot(options) as device:
         fast_float32()
         model, tokenizer = load_model(options, device)
         fresh = copy.deepcopy(model)
-        trainer = Trainer(model, out, config, tokenizer=tokenizer)
-        trainer.model_name = loading.BUNDLED_NAME
-        began = time.time()
-        result = trainer.train(encoded, held, resume=False, progress=False, max_steps=options.steps)
-        say(options, f"trained {result.steps} steps in {time.time() - began:.0f}s, last {result.log[-1:]}")
-        del trainer.model, trainer.trained, trainer, model
+        if not options.trained:
+            trainer = Trainer(model, out, arm_config(options, len(encoded)), tokenizer=tokenizer)
+            trainer.model_name = loading.BUNDLED_NAME
+            began = time.time()
+            result = trainer.train(encoded, held, resume=False, progress=False, max_steps=options.steps)
+            say(options, f"trained {result.steps} steps in {time.time() - began:.0f}s, last {result.log[-1:]}")
+            del trainer.model, trainer.trained, trainer
+        del model
         gc.collect()
         if device != "cpu":
             torch.cuda.empty_cache()
+        replay = await_file(Path(options.work) / "replay.json")
         tuned = loading.attach_adapter(fresh, options.name, out)
         local = LocalModel.from_objects(tuned, tokenizer, batch_size=options.batch)
         with local.using(options.name):
             same = forgetting.agreement(local, replay["kept"][:: options.every])
         write_json(Path(options.work) / "results" / f"{options.name}.agreement.json", same)
-        for scale in [1.0, *map(float, options.scales.split(",") if options.scales else ())]:
-            loading.set_adapter_scale(tuned, options.name, scale)
-            tuned.merge_adapter()
-            name = options.name if scale == 1.0 else f"{options.name}@{scale}"
-            small = [
-                item for item in items if item.suite in ("nq", "nq-val") and not item.condition.startswith("unseen")
-            ]
-            measure(options, local, options.name, name, items if scale == 1.0 else small, options.full and scale == 1.0)
-            tuned.unmerge_adapter()
+        measure(options, local, options.name, items, options.name)
+        if options.scales:
+            measure_scales(options, tuned, tokenizer, items)
     (Path(options.work) / "results" / f"{options.name}.training.json").write_bytes((out / "training.json").read_bytes())
 
 
@@ -368,15 +418,16 @@ def bundle(options):
         keep = options.keep.split(",") if options.keep else []
         name = file.parent.name
         done = (file.parent / "training.json").is_file()
-        copy_to = target.parent / f"{name}.safetensors"
-        if name in keep and done and not copy_to.exists():
-            copy_to.write_bytes(file.read_bytes())
+        halves = [target.parent / f"{name}.safetensors.{number}" for number in range(2)]
+        if name in keep and done and not halves[1].exists():
+            whole = file.read_bytes()
+            for number, half in enumerate(halves):  # what comes back may have 16 MiB a file
+                half.write_bytes(whole[number * (len(whole) // 2) : len(whole) if number else len(whole) // 2])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = {
-        "ranked": ranked,
         "rows": rows,
         "items": items,
         "prepare": prepare,
@@ -389,10 +440,10 @@ def main():
     parser.add_argument("--work", required=True)
     parser.add_argument("--model")
     parser.add_argument("--name", default="-")
+    parser.add_argument("--recipe", type=recipes.get_recipe, default="smollm2-135m-alone")
     parser.add_argument("--part", default="all")
     parser.add_argument("--plan")
     parser.add_argument("--arm", default="ours", choices=recipes.ARMS)
-    parser.add_argument("--style", default=RECIPE.style)
     parser.add_argument("--items", default="items", choices=["items", "tuning"])
     parser.add_argument("--seed", type=int, default=0)
     for flag in ("--kl", "--share", "--rate"):
@@ -400,10 +451,12 @@ def main():
     for flag in ("--kl-tokens", "--rank", "--micro", "--steps", "--size"):
         parser.add_argument(flag, type=int)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--trained", action="store_true", help="measure the adapter that a run before left")
     parser.add_argument("--full", action="store_true", help="measure IFEval too")
     parser.add_argument("--scales", default="")
-    parser.add_argument("--refusals", type=float, default=0.07, help="wrong refusals to fit the caution to; 0 for none")
-    parser.add_argument("--tokens", type=int, default=96, help="longest reply")
+    parser.add_argument("--leave", type=lambda text: set(text.split(",")), help="copies to leave out, such as nq.4")
+    parser.add_argument("--together", action="store_true", help="read passages together too")
+    parser.add_argument("--tokens", type=int, default=48, help="longest reply of the base")
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--workers", type=int, default=4)

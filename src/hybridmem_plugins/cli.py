@@ -31,6 +31,7 @@ ROOM_COMMANDS = {
     "augment": "hybridmem_plugins.augmentation.command",
     "train": "hybridmem_plugins.finetuning.command",
     "evaluate": "hybridmem_plugins.finetuning.command",
+    "blend": "hybridmem_plugins.finetuning.command",
     "export-model": "hybridmem_plugins.finetuning.command",
     "compare": "hybridmem_plugins.comparison.command",
     "serve": "hybridmem_plugins.page.command",

@@ -37,7 +37,7 @@ def test_a_lead_is_the_sentence_that_names_a_passage_and_suits_the_question_best
     other = Passage("Charles Babbage liked trains.", title="Trains")
     [lead] = find_leads("Where was the designer of the engine born?", [other, ENGINE, BABBAGE])
     assert (lead.source, lead.target) == (1, 2)
-    assert contexts_of([other, ENGINE, BABBAGE], [lead])[4].text == (
+    assert contexts_of([other, ENGINE, BABBAGE], [lead])[4][0].text == (
         "Analytical Engine: It was designed by Charles Babbage. He was born in London."
     )
     assert find_leads("Where?", [BREAD, ENGINE]) == [], "nobody names the other"
@@ -54,6 +54,16 @@ def test_passages_that_answer_alike_outweigh_a_surer_one() -> None:
     passages = [BREAD, Passage("a"), Passage("b")]
     choice = settle(passages, [], [NOTHING, reading("x", 1.5), reading("the Y", 1.0), reading("y", 1.2)], WEIGHTS)
     assert choice.passage == 2
+
+
+def test_the_fullest_form_of_an_answer_that_passages_agree_on_is_given() -> None:
+    passages = [BREAD, Passage("a"), Passage("b")]
+    year, month = reading("2015", 2.0), reading("December 2015", 1.0)
+    assert settle(passages, [], [NOTHING, year, month, reading("May", 1.5)], WEIGHTS).text == "[2] December 2015"
+    unsure = reading("December 2015", -1.0)
+    assert settle(passages, [], [NOTHING, year, unsure, reading("May", 1.0)], WEIGHTS).text == "[1] 2015"
+    long = reading("It opened late in the month of December 2015", 1.0)
+    assert settle(passages, [], [NOTHING, year, long, reading("May", 1.0)], WEIGHTS).text == "[1] 2015"
 
 
 def test_caution_declines_what_is_not_sure_enough() -> None:
@@ -104,7 +114,7 @@ def test_a_beginning_that_prompts_share_is_read_once(real_model, monkeypatch) ->
 def test_measures_are_those_of_one_plain_pass(real_model) -> None:
     torch = pytest.importorskip("torch")
     question = "Where was he born?"
-    found = read_contexts(real_model, [(question, BABBAGE), (question, BREAD)], adapter="base", max_new_tokens=4)
+    found = read_contexts(real_model, [(question, [BABBAGE]), (question, [BREAD])], adapter="base", max_new_tokens=4)
     chat = real_model.rag_messages(question, [BABBAGE])
     ids = real_model.tokens(real_model.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
     with torch.inference_mode():
@@ -160,7 +170,7 @@ def test_reading_each_needs_what_was_fitted(shipped) -> None:
 def test_a_passage_longer_than_the_window_loses_its_end(shipped, monkeypatch) -> None:
     monkeypatch.setattr(type(shipped), "context_window", 300)
     text = "Charles Babbage was born in London. " + "He liked engines very much. " * 100
-    asked = [("Where was Charles Babbage born?", Passage(text, title="Charles Babbage"))]
+    asked = [("Where was Charles Babbage born?", [Passage(text, title="Charles Babbage")])]
     [found] = read_contexts(shipped, asked, max_new_tokens=4)
     assert 200 < found.input_tokens <= 296
     assert "London" in found.text

@@ -26,47 +26,87 @@ def train(
     max_steps: Annotated[int | None, typer.Option(help="Stop early, for a trial.")] = None,
 ) -> None:
     """Fine-tune a model with LoRA on noisy contexts, guarded against forgetting; goes on where it was killed."""
-    from hybridmem_plugins.finetuning import recipes
-    from hybridmem_plugins.finetuning.trainer import TrainConfig, Trainer
+    from hybridmem_plugins.finetuning.trainer import TrainConfig
 
     if (rows is None) == (recipe is None):
         msg = "Give either --rows or --recipe."
         raise typer.BadParameter(msg)
-    config = replace(recipes.get_recipe(recipe).config if recipe else TrainConfig(save_steps=100), seed=seed)
-    if kl_weight is not None:
-        config = replace(config, kl_weight=kl_weight)
-    training, held = _recipe_rows(recipe, data, model, seed, config.kl_weight) if recipe else _file_rows(rows, guard)
-    steps = max_steps or (recipes.get_recipe(recipe).steps if recipe else None)
-    result = Trainer(model, output, config).train(training, held, max_steps=steps)
+    if recipe:
+        _train_recipe(recipe, output, data, model, seed=seed, kl_weight=kl_weight, max_steps=max_steps)
+        return
+    config = replace(TrainConfig(save_steps=100), seed=seed)
+    config = config if kl_weight is None else replace(config, kl_weight=kl_weight)
+    _train(output, config, _read(rows), _read(guard), model, max_steps)
+
+
+def _train(output: Path, config: Any, rows: list[Any], guard: list[Any], model: str | None, steps: int | None) -> None:
+    from hybridmem_plugins.finetuning.trainer import Trainer
+
+    result = Trainer(model, output, config).train(rows, guard, max_steps=steps)
     typer.echo(f"{result.steps} steps; adapter in {result.folder}")
 
 
-def _file_rows(rows: Path | None, guard: Path | None) -> tuple[list[Any], list[Any]]:
+def _read(file: Path | None) -> list[Any]:
     from hybridmem_plugins.finetuning.sets import read_rows
 
-    return read_rows(rows) if rows else [], read_rows(guard) if guard else []
+    return read_rows(file) if file else []
 
 
-def _recipe_rows(
-    name: str, data: Path | None, model: str | None, seed: int, kl_weight: float
-) -> tuple[list[Any], list[Any]]:
+def _train_recipe(
+    name: str,
+    output: Path,
+    data: Path | None,
+    model: str | None,
+    *,
+    seed: int,
+    kl_weight: float | None,
+    max_steps: int | None,
+) -> None:
+    """Train by a recipe; one that blends several trains each under `parts/` first."""
     from hybridmem_plugins.finetuning import recipes
-    from hybridmem_plugins.finetuning.replay import answer_with_base
-    from hybridmem_plugins.finetuning.rows import fitting_rows
-    from hybridmem_plugins.generation import LocalModel, loading
+    from hybridmem_plugins.finetuning.blending import blend
 
     if data is None:
         msg = "A recipe needs --data (or HYBRIDMEM_DATA)."
         raise typer.BadParameter(msg)
-    recipe = recipes.get_recipe(name)
+    parts = recipes.BLENDS.get(name, (name,))
+    folders = [output / "parts" / part for part in parts] if len(parts) > 1 else [output]
+    replay: list[Any] | None = None
+    for part, folder in zip(parts, folders, strict=True):
+        recipe = recipes.get_recipe(part)
+        config = replace(recipe.config, seed=seed)
+        config = config if kl_weight is None else replace(config, kl_weight=kl_weight)
+        if (folder / "training.json").is_file() and len(parts) > 1:
+            typer.echo(f"{folder} is trained already")
+            continue
+        if replay is None and config.kl_weight:
+            replay = _replay(recipe, data, model)
+        rows, guard = _recipe_rows(recipe, data, model, seed, replay or [])
+        _train(folder, config, rows, guard, model, max_steps or recipe.steps)
+    if len(parts) > 1:
+        typer.echo(f"blended into {blend(folders, output, model=model)}")
+
+
+def _recipe_rows(
+    recipe: Any, data: Path, model: str | None, seed: int, replay: list[Any]
+) -> tuple[list[Any], list[Any]]:
+    from hybridmem_plugins.finetuning import recipes
+    from hybridmem_plugins.finetuning.rows import fitting_rows
+    from hybridmem_plugins.generation import loading
+
     made = recipes.training_rows(recipe, data, seed=seed)
     training, left_out = fitting_rows(made, loading.load_tokenizer(model), recipe.config.max_length)
     typer.echo(f"{len(training)} rows, {left_out} left out as too long")
-    if not kl_weight:
-        return training, []
+    return training, recipes.guard_rows(recipe, data, replay, seed=seed) if replay else []
+
+
+def _replay(recipe: Any, data: Path, model: str | None) -> list[Any]:
+    from hybridmem_plugins.finetuning import recipes
+    from hybridmem_plugins.finetuning.replay import answer_with_base
+    from hybridmem_plugins.generation import LocalModel
+
     prompts, _ = recipes.replay_prompts(data, recipe)
-    replay = answer_with_base(LocalModel(model, batch_size=64), prompts, max_new_tokens=recipe.replay_tokens)
-    return training, recipes.guard_rows(recipe, data, replay, seed=seed)
+    return answer_with_base(LocalModel(model, batch_size=64), prompts, max_new_tokens=recipe.replay_tokens)
 
 
 def evaluate(
@@ -104,6 +144,19 @@ def evaluate(
         (output / "ifeval.json").write_text(json.dumps(checked), encoding="utf-8")
     (output / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     typer.echo("\n".join(lines))
+
+
+def blend(
+    output: Annotated[Path, typer.Argument(help="New folder for the adapter.")],
+    adapters: Annotated[list[str], typer.Argument(help="Two adapters or more: folders, hub ids or shipped names.")],
+    weight: Annotated[list[float] | None, typer.Option(help="One for each adapter; default: all alike.")] = None,
+    rank: Annotated[int, typer.Option(help="Rank of the result.")] = 32,
+    model: Annotated[str | None, typer.Option(help="Hub id, folder or .gguf; default: the bundled 135M.")] = None,
+) -> None:
+    """Write the weighted mean of LoRA adapters of one base as one adapter."""
+    from hybridmem_plugins.finetuning.blending import blend as write
+
+    typer.echo(str(write(adapters, output, weights=weight or None, rank=rank, model=model)))
 
 
 def export_model(

@@ -10,6 +10,7 @@ from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.templates import ABSTENTION, read_reply
+from hybridmem_plugins.finetuning.choosing import ReadQuestion, fit_weights
 from hybridmem_plugins.finetuning.metrics import score_answer
 from hybridmem_plugins.finetuning.sets import (
     EvalItem,
@@ -20,8 +21,9 @@ from hybridmem_plugins.finetuning.sets import (
     split_by_document,
 )
 from hybridmem_plugins.finetuning.sets import rgb_items as make_rgb_items
-from hybridmem_plugins.generation.decoding import GenerationSettings, first_logits
+from hybridmem_plugins.generation.decoding import GenerationSettings
 from hybridmem_plugins.generation.local_model import LocalModel
+from hybridmem_plugins.generation.reading import Reading, ReadingWeights, contexts_of, find_leads, read_contexts, settle
 from hybridmem_plugins.passage import Passage
 
 HELD_OUT = 400
@@ -68,31 +70,96 @@ def run_items(
     return [_scored(item, reply.text) for item, reply in zip(items, replies, strict=True)]
 
 
-def refusal_margins(
-    local: LocalModel, items: Sequence[EvalItem], *, adapter: str | None = None, template: str = "numbered"
-) -> list[float]:
-    """Return for each item how much likelier than anything else a refusal's first token is, in nats.
+def read_each(
+    local: LocalModel,
+    items: Sequence[EvalItem],
+    *,
+    adapter: str | None = None,
+    template: str = "numbered",
+    max_new_tokens: int = 24,
+) -> list[list[Reading]]:
+    """Read every passage of every item alone, what several items share once.
 
     Args:
-        local: The model; its `batch_size` decides how many are computed together.
+        local: The model; its `batch_size` decides how many are decoded together.
         items: What to answer.
         adapter: Adapter to use, `"base"` for none; None is the model's default.
         template: Prompt template.
+        max_new_tokens: Longest reply.
+
+    Returns:
+        For each item the readings of `reading.contexts_of`: of nothing, of each passage, and of each under its lead.
     """
-    token = local.tokens(ABSTENTION)[0]
-    chats = [local.rag_messages(item.question, as_passages(item.passages), template=template) for item in items]
-    prompts = [local._encode(chat, None) for chat in chats]
-    margins = [0.0] * len(items)
-    order = sorted(range(len(items)), key=lambda index: len(prompts[index]))
-    for start in range(0, len(order), local.batch_size):
-        part = order[start : start + local.batch_size]
-        with local.using(local.default_adapter if adapter is None else adapter):
-            logits = first_logits(local.model, [prompts[index] for index in part], local.pad_id)
-        refusing = logits[:, token].clone()
-        logits[:, token] = float("-inf")
-        for index, margin in zip(part, (refusing - logits.max(dim=-1).values).tolist(), strict=True):
-            margins[index] = margin
-    return margins
+    contexts = [contexts_of(passages, find_leads(item.question, passages)) for item, passages in _shown(items)]
+    keys = [
+        [(item.question, *((one.title, one.text) for one in context)) for context in own]
+        for item, own in zip(items, contexts, strict=True)
+    ]
+    asked = {
+        key: (item.question, context)
+        for item, own, named in zip(items, contexts, keys, strict=True)
+        for key, context in zip(named, own, strict=True)
+    }
+    read = read_contexts(local, asked.values(), adapter=adapter, template=template, max_new_tokens=max_new_tokens)
+    found = dict(zip(asked, read, strict=True))
+    return [[found[key] for key in named] for named in keys]
+
+
+def _shown(items: Sequence[EvalItem]) -> list[tuple[EvalItem, list[Passage]]]:
+    return [(item, as_passages(item.passages)) for item in items]
+
+
+def read_together(
+    local: LocalModel,
+    items: Sequence[EvalItem],
+    *,
+    adapter: str | None = None,
+    template: str = "numbered",
+    max_new_tokens: int = 48,
+) -> list[Reading]:
+    """Read all passages of each item in one prompt, abstaining ruled out; see `read_each`.
+
+    `Reading.refusal` says how much likelier an abstention was, so that replies for any caution follow: see `decline`.
+    """
+    asked = [(item.question, passages) for item, passages in _shown(items)]
+    return read_contexts(local, asked, adapter=adapter, template=template, max_new_tokens=max_new_tokens)
+
+
+def settle_items(
+    items: Sequence[EvalItem], readings: Sequence[Sequence[Reading]], weights: ReadingWeights, caution: float = 0.0
+) -> list[Record]:
+    """Score what is settled on from the readings of `read_each`; see `run_items` for what a record holds."""
+    chosen = (
+        settle(passages, find_leads(item.question, passages), own, weights, caution).text
+        for (item, passages), own in zip(_shown(items), readings, strict=True)
+    )
+    return [_scored(item, text) for item, text in zip(items, chosen, strict=True)]
+
+
+def decline(items: Sequence[EvalItem], readings: Sequence[Reading], caution: float = 0.0) -> list[Record]:
+    """Score the replies of `read_together` at a caution: those whose abstention was likelier are abstentions."""
+    return [
+        _scored(item, ABSTENTION if reading.refusal + caution > 0 else reading.text)
+        for item, reading in zip(items, readings, strict=True)
+    ]
+
+
+def fit_reading(
+    items: Sequence[EvalItem], readings: Sequence[Sequence[Reading]], wrong_refusals: float = 0.085
+) -> ReadingWeights:
+    """Fit what chooses among the readings of `read_each`; see `choosing.fit_weights`.
+
+    Args:
+        items: Of documents kept from training.
+        readings: Of these items.
+        wrong_refusals: Share of the answerable items that may be declined, in [0, 1).
+    """
+    questions = []
+    for item, (unread, *own) in zip(items, readings, strict=True):
+        own = own[: len(item.passages)]
+        right = [score_answer(reading.text, item.answers).contained for reading in own]
+        questions.append(ReadQuestion(unread, own, right, item.expect == "answer"))
+    return fit_weights(questions, wrong_refusals=wrong_refusals)
 
 
 def fit_caution(margins: Sequence[float], items: Sequence[EvalItem], wrong_refusals: float = 0.08) -> float:

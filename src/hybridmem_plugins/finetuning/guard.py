@@ -7,6 +7,8 @@ of the cost of a small model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hybridmem_plugins.errors import require
@@ -27,6 +29,24 @@ def hidden_states(model: Any, input_ids: Any) -> Any:
     kernels, which take none, can run.
     """
     return backbone(model)(input_ids=input_ids, use_cache=False).last_hidden_state
+
+
+@contextmanager
+def without_adapter(model: Any) -> Iterator[None]:
+    """Run a PEFT model as its base.
+
+    PEFT's own `disable_adapter` takes stock of all layers and parameters each time, which takes longer than a small
+    model takes to run.
+    """
+    kind = require("peft.tuners.tuners_utils", "train").BaseTunerLayer
+    layers = [module for module in model.modules() if isinstance(module, kind)]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
 
 
 def check_head(model: Any) -> None:

@@ -98,7 +98,7 @@ def guarded_loss(model: Any, inputs: dict[str, Any], config: TrainConfig) -> tup
     answers = guarding.answer_loss(model, states[inputs["answer_at"]], inputs["answer_to"], inputs["answer_weight"])
     if not len(inputs["kl_at"]):
         return answers, answers.detach(), torch.zeros((), device=answers.device)
-    with torch.no_grad(), model.disable_adapter():
+    with torch.no_grad(), guarding.without_adapter(model):
         reference = guarding.hidden_states(model, inputs["input_ids"][inputs["reference"]]).flatten(0, 1)
     kl = guarding.kl_to_base(model, states[inputs["kl_at"]], reference[inputs["kl_reference_at"]])
     return answers + config.kl_weight * kl, answers.detach(), kl.detach()

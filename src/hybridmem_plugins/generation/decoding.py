@@ -201,28 +201,35 @@ class _Batch:
 
     def first_logits(self) -> Any:
         """Return the logits of the first tokens, and measure the rows that ask for it."""
-        logits = self.logits(1 + max(row.scored for row in self.rows))
+        logits = self._run(1 + max(row.scored for row in self.rows))
         for row, own in zip(self.rows, logits, strict=True):
             if row.scored:
-                told = own[-1 - row.scored : -1].log_softmax(dim=-1)
+                told = own[-1 - row.scored : -1].float().log_softmax(dim=-1)
                 asked = self.torch.tensor(row.prompt[-row.scored :], device=told.device)
                 row.prompt_logprobs = told.gather(1, asked.unsqueeze(1)).squeeze(1).tolist()
             if row.weighed is not None:
-                last = own[-1].clone()
-                last[row.weighed] = -math.inf
-                row.margin = float(own[-1, row.weighed] - last.max())
-        return logits[:, -1]
+                first = own[-1].float()
+                others = first.clone()
+                others[row.weighed] = -math.inf
+                row.margin = float(first[row.weighed] - others.max())
+        return self._float32(logits[:, -1])
 
-    def logits(self, keep: int = 1) -> Any:
-        """Run the model over the tokens not yet seen; return the logits after the last `keep` ones, in float32."""
+    def logits(self) -> Any:
+        """Run the model over the tokens not yet seen; return the logits after the last one, in float32."""
+        return self._float32(self._run(1)[:, -1])
+
+    def _run(self, keep: int) -> Any:
         with self.torch.inference_mode():
             out = self.model(
                 input_ids=self.ids, attention_mask=self.mask, position_ids=self.positions,
                 past_key_values=self.cache, use_cache=True, logits_to_keep=keep,
             )  # fmt: skip
-            last = out.logits[:, -keep:].float()
+            return out.logits[:, -keep:]
+
+    @staticmethod
+    def _float32(logits: Any) -> Any:
         # Outside of inference mode a tensor made in it cannot be changed in place; a copy can.
-        return last.clone()
+        return logits.float().clone()
 
     def advance(self, tokens: list[int]) -> None:
         """Drop finished rows once they are half of the batch, and queue the new tokens."""
@@ -267,7 +274,7 @@ def decode(
     started = False
     while not cancelled():
         with turn():
-            logits = batch.logits()[:, -1] if started else batch.first_logits()
+            logits = batch.logits() if started else batch.first_logits()
             started = True
             tokens = sampler(logits, batch.rows, batch.indices)
             _measure(batch.rows, logits, tokens)
@@ -284,18 +291,10 @@ def decode(
 
 
 def _measure(rows: Sequence[Row], logits: Any, tokens: Sequence[int]) -> None:
-    for row, own, token in zip(rows, logits, tokens, strict=True):
+    if not any(row.measured for row in rows):
+        return
+    chosen = logits.new_tensor(tokens, dtype=require("torch", "llm").long).unsqueeze(1)
+    told = (logits.gather(1, chosen).squeeze(1) - logits.logsumexp(dim=-1)).tolist()
+    for row, own in zip(rows, told, strict=True):
         if row.measured and row.finish_reason is None:
-            row.logprobs.append(float(own[token] - own.logsumexp(dim=-1)))
-
-
-def first_logits(model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> Any:
-    """Return the float32 logits (prompts, vocabulary) of the first token after each prompt.
-
-    Args:
-        model: Causal language model in evaluation mode.
-        prompts: Token ids.
-        pad_id: Token to pad with, on the left.
-    """
-    rows = [Row(list(prompt), 1, str, GenerationSettings(), set()) for prompt in prompts]
-    return _Batch(model, rows, pad_id).logits()[:, -1]
+            row.logprobs.append(own)

@@ -342,7 +342,7 @@ class LocalModel:
     ) -> list[Generation]:
         """Answer questions, reading each passage alone; see `answer`. All readings are decoded together."""
         self.reads("each", adapter)
-        name, turns, contexts = self.check_adapter(adapter), [], list[tuple[str, Passage | None]]()
+        name, turns, contexts = self.check_adapter(adapter), [], list[tuple[str, list[Passage]]]()
         for question, given in asked:
             passages = [Passage(one) if isinstance(one, str) else one for one in given]
             leads = find_leads(question, passages)

@@ -24,6 +24,9 @@ from hybridmem_plugins.passage import Passage
 if TYPE_CHECKING:
     from hybridmem_plugins.generation.local_model import LocalModel
 
+FULLER = 4
+"""Most words that a fuller form of an answer may have besides."""
+
 LEAST_LEAD = 3
 """Letters that a title needs before a sentence that says it is taken to name its passage."""
 
@@ -135,12 +138,12 @@ def find_leads(question: str, passages: Sequence[Passage]) -> list[Lead]:
     return leads
 
 
-def contexts_of(passages: Sequence[Passage], leads: Sequence[Lead]) -> list[Passage | None]:
+def contexts_of(passages: Sequence[Passage], leads: Sequence[Lead]) -> list[list[Passage]]:
     """Return what is read: nothing, then each passage as it stands, then each one that is led to, under its lead."""
     led = [
         replace(passages[lead.target], text=f"{lead.sentence} {passages[lead.target].text}", id=None) for lead in leads
     ]
-    return [None, *passages, *led]
+    return [[], *([passage] for passage in (*passages, *led))]
 
 
 def settle(
@@ -152,8 +155,9 @@ def settle(
 ) -> Choice:
     """Choose among the readings of `contexts_of`.
 
-    Each passage stands with its surer reading. Passages that answer alike add up their probabilities, against that of
-    abstaining. Under a lead counts only what its passage itself says: what the lead says is its own passage's to
+    Each passage stands with its surer reading. Passages that answer alike, one perhaps more fully ("2015" and "December
+    2015"), add up their probabilities, against that of abstaining; the fullest form that is surer than abstaining is
+    given. Under a lead counts only what its passage itself says: what the lead says is its own passage's to
     answer. A reply that only gives the passage's name has taken the lead for the answer, and what the passage says
     without it stands in.
 
@@ -179,31 +183,38 @@ def settle(
         math.exp(min(score - caution, 500.0)) if answer else 0.0 for answer, score in zip(answers, sure, strict=True)
     ]
     total = 1.0 + sum(odds)
-    alike: dict[str, float] = {}
-    for answer, one in zip(answers, odds, strict=True):
-        alike[normalise_answer(answer)] = alike.get(normalise_answer(answer), 0.0) + one
-    best = max(range(len(passages)), key=lambda n: (alike[normalise_answer(answers[n])], odds[n], -n), default=None)
-    if best is None or total < 2.0:
+    if not passages or total < 2.0:
         return Choice(ABSTENTION, None, 1.0 / total)
-    return Choice(f"[{best + 1}] {answers[best]}", best, alike[normalise_answer(answers[best])] / total)
+    said = [frozenset(normalise_answer(answer).split()) for answer in answers]
+    agreed = [sum(one for one, other in zip(odds, said, strict=True) if _agree(own, other)) for own in said]
+    best = max(range(len(passages)), key=lambda number: (agreed[number], odds[number], -number))
+    fuller = [n for n, own in enumerate(said) if own > said[best] and len(own - said[best]) <= FULLER and odds[n] > 1.0]
+    given = max(fuller, key=lambda number: (odds[number], -number), default=best)
+    return Choice(f"[{given + 1}] {answers[given]}", given, agreed[best] / total)
+
+
+def _agree(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Tell whether two answers say the same, one perhaps more fully."""
+    return one == other or bool(one and other and (one < other or other < one))
 
 
 def read_contexts(
     local: LocalModel,
-    asked: Iterable[tuple[str, Passage | None]],
+    asked: Iterable[tuple[str, Sequence[Passage]]],
     *,
     adapter: str | None = None,
     template: str = "numbered",
     cancelled: threading.Event | None = None,
     **settings: Any,
 ) -> list[Reading]:
-    """Answer each question from its one passage, or from none, and keep how sure the model was.
+    """Answer each question from its passages, abstaining ruled out, and keep how sure the model was.
 
-    A passage too long for the context window loses its end. Where there is none, a single token is generated.
+    What is too long for the context window loses its last passages, a single one its end. Where there is none, a
+    single token is generated.
 
     Args:
         local: The model.
-        asked: Questions with their passage.
+        asked: Questions with their passages: one, several or none.
         adapter: See `LocalModel.generate`.
         template: Name in `augmentation.templates.TEMPLATES`.
         cancelled: Once set, reading ends at the next token with what there is.
@@ -211,7 +222,7 @@ def read_contexts(
     """
     name, refusing = local.check_adapter(adapter), local.tokens(ABSTENTION)[0]
     chosen = replace(local.choose(settings), first_token_bias={refusing: -math.inf})
-    rows = [_row(local, question, passage, template, chosen, refusing) for question, passage in asked]
+    rows = [_row(local, question, passages, template, chosen, refusing) for question, passages in asked]
     local.run_rows([row for row, _ in rows], chosen, name, cancelled=cancelled)
     return [_reading(row, after, local.finished(row, name).text) for row, after in rows]
 
@@ -219,26 +230,29 @@ def read_contexts(
 def _row(
     local: LocalModel,
     question: str,
-    passage: Passage | None,
+    passages: Sequence[Passage],
     template: str,
     settings: GenerationSettings,
     refusing: int,
 ) -> tuple[Row, int]:
     """Return the row to generate, and how many tokens follow the question."""
     form, room = get_template(template), local.context_window - settings.max_new_tokens
-    text = render_chat(local.tokenizer, form.messages(question, [passage] if passage else []))
-    while len(ids := local.tokens(text)) > room and passage and passage.text:
-        # Tokens are counted in characters here, rather too many than too few; the loop makes up for the rest.
-        keep = len(passage.text) - max(16, 3 * (len(ids) - room))
-        passage = replace(passage, text=passage.text[: max(0, keep)])
-        text = render_chat(local.tokenizer, form.messages(question, [passage]))
+    text = render_chat(local.tokenizer, form.messages(question, passages))
+    while len(ids := local.tokens(text)) > room and any(passage.text for passage in passages):
+        passages = passages[:-1] if len(passages) > 1 else [_shorter(passages[0], len(ids) - room)]
+        text = render_chat(local.tokenizer, form.messages(question, passages))
     row = local.row(ids, settings)
     place = text.rindex(question) if question in text else len(text)
     tail, after = local.tokens(" " + text[place:]), local.tokens(text[place + len(question) :])
     row.weighed = refusing
-    row.limit = row.limit if passage else 1
+    row.limit = row.limit if passages else 1
     row.scored = len(tail) if row.prompt[-len(tail) :] == tail and len(tail) < len(row.prompt) else 0
     return row, len(after)
+
+
+def _shorter(passage: Passage, tokens: int) -> Passage:
+    """Cut so many tokens, counted in characters, rather too many than too few; the caller's loop makes up for more."""
+    return replace(passage, text=passage.text[: max(0, len(passage.text) - max(16, 3 * tokens))])
 
 
 def _reading(row: Row, after: int, text: str) -> Reading:
