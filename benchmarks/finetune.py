@@ -5,6 +5,7 @@
     python benchmarks/finetune.py prepare --work DIR [--model FILE]                   # base model as a folder
     python benchmarks/finetune.py base    --data DIR --work DIR [--part replay|eval]
     python benchmarks/finetune.py arm     --data DIR --work DIR --name N --arm ours --seed 0 --kl 1 --steps 1500
+    python benchmarks/finetune.py tabulate --work DIR --page docs/finetuning.md
     python benchmarks/finetune.py queue   --data DIR --work DIR --plan PLAN.json --gpus 2 --slots 2
 
 `queue` starts one process for each entry of the plan (a list of objects with the options of `arm`); each prepares its
@@ -32,7 +33,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from hybridmem_plugins.finetuning import evaluate, forgetting, recipes
+from hybridmem_plugins.finetuning import evaluate, forgetting, recipes, report
 from hybridmem_plugins.finetuning.replay import answer_with_base
 from hybridmem_plugins.finetuning.rows import RowEncoder, fitting_rows
 from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, read_rows, reading_items, split_by_document
@@ -40,6 +41,7 @@ from hybridmem_plugins.finetuning.trainer import Trainer
 from hybridmem_plugins.generation import GenerationSettings, LocalModel, loading
 from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation.reading import Reading
+from results import write_marked
 
 STARTED = time.time()
 
@@ -374,6 +376,21 @@ def arm(options):
     (Path(options.work) / "results" / f"{options.name}.training.json").write_bytes((out / "training.json").read_bytes())
 
 
+def tabulate(options):
+    """Write the table of all runs, each with the choice fitted for it; the last arm is compared with the first."""
+    items, records, runs = load_eval(options, "items"), {}, {}
+    for file in sorted((Path(options.work) / "results").glob("*.each.json")):
+        name = file.name.split(".")[0]
+        each = unpack(file, items)
+        records[name] = evaluate.settle_items(items, each, fitted(items, each))
+        runs.setdefault(name.split("-")[0], []).append(name)
+    runs = {arm: runs[arm] for arm in ("base", "clean", "random", "ours") if arm in runs}
+    lines = report.accuracy_table(records, runs)
+    print("\n".join(lines))
+    if options.page:
+        write_marked(Path(options.page), "passages read one by one", lines)
+
+
 def queue(options):
     common = sys.argv[2:]
     logs = Path(options.work) / "logs"
@@ -434,6 +451,7 @@ def main():
         "base": base,
         "arm": arm,
         "queue": queue,
+        "tabulate": tabulate,
     }
     parser.add_argument("stage", choices=list(stages))
     parser.add_argument("--data", default=os.environ.get("HYBRIDMEM_DATA", ""))
@@ -465,6 +483,7 @@ def main():
     parser.add_argument("--unseen", type=int, default=50)
     parser.add_argument("--every", type=int, default=1, help="take every n-th row of everything, for a dry run")
     parser.add_argument("--ifeval-tokens", type=int, default=640)
+    parser.add_argument("--page", help="page with marks between which the table belongs")
     parser.add_argument("--bundle")
     parser.add_argument("--keep", default="")
     options = parser.parse_args()

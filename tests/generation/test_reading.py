@@ -174,3 +174,27 @@ def test_a_passage_longer_than_the_window_loses_its_end(shipped, monkeypatch) ->
     [found] = read_contexts(shipped, asked, max_new_tokens=4)
     assert 200 < found.input_tokens <= 296
     assert "London" in found.text
+
+
+@pytest.mark.slow
+def test_evaluation_reads_as_answers_are_read(shipped) -> None:
+    pytest.importorskip("trl", reason="needs the extra [train]")
+    from hybridmem_plugins.finetuning import evaluate
+    from hybridmem_plugins.finetuning.sets import EvalItem
+
+    question = "Where was the designer of the Analytical Engine born?"
+    shown = [{"text": passage.text, "title": passage.title} for passage in (ENGINE, BABBAGE)]
+    items = [
+        EvalItem("s/two/0/1", "s", "two", 0.0, question, shown, ["London"]),
+        EvalItem("s/one/0/1", "s", "one", 0.0, question, shown[1:], ["London"]),
+    ]
+    each = evaluate.read_each(shipped, items)
+    assert each[0][2] is each[1][1], "a passage that two items share is read once"
+    records = evaluate.run_items(shipped, items)
+    for item, record in zip(items, records, strict=True):
+        answer = shipped.answer(question, evaluate.as_passages(item.passages))
+        assert record["reply"] == answer.text
+    together = evaluate.run_items(shipped, items, reading="together", max_new_tokens=12)
+    read = evaluate.read_together(shipped, items, max_new_tokens=12)
+    settled = evaluate.decline(items, read, shipped.cautions["smollm2-135m"])
+    assert [record["abstained"] for record in together] == [record["abstained"] for record in settled]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from hybridmem_plugins.generation.local_model import ReadingMode
 
 Data = Annotated[Path, typer.Option(envvar="HYBRIDMEM_DATA", help="Folder with qa/, retrieval/ and forgetting/.")]
 
@@ -117,6 +120,7 @@ def evaluate(
     scale: Annotated[float, typer.Option(help="Dial of the adapter.")] = 1.0,
     questions: Annotated[int, typer.Option(help="Questions from each reading set.")] = 300,
     batch_size: Annotated[int, typer.Option(help="Prompts decoded together.")] = 16,
+    reading: Annotated[str | None, typer.Option(help="each or together; default: as the adapter answers.")] = None,
     forgetting: Annotated[bool, typer.Option(help="Measure perplexity and IFEval too.")] = True,
 ) -> None:
     """Measure a model under noise, its abstention, and what it forgot; every reply is kept."""
@@ -127,7 +131,8 @@ def evaluate(
     from hybridmem_plugins.generation import LocalModel
 
     local = LocalModel(model, adapter=adapter, adapter_scale=scale, batch_size=batch_size)
-    records = evaluation.run_items(local, evaluation.load_items(data, questions=questions))
+    mode = local.reads(cast("ReadingMode | None", reading))
+    records = evaluation.run_items(local, evaluation.load_items(data, questions=questions), reading=mode)
     evaluation.write_records(output / "replies.jsonl", records)
     lines = ["| measure | mean [95% interval] |", "|---|---|"]
     for name in evaluation.VIEWS:

@@ -22,7 +22,7 @@ from hybridmem_plugins.finetuning.sets import (
 )
 from hybridmem_plugins.finetuning.sets import rgb_items as make_rgb_items
 from hybridmem_plugins.generation.decoding import GenerationSettings
-from hybridmem_plugins.generation.local_model import LocalModel
+from hybridmem_plugins.generation.local_model import LocalModel, ReadingMode
 from hybridmem_plugins.generation.reading import Reading, ReadingWeights, contexts_of, find_leads, read_contexts, settle
 from hybridmem_plugins.passage import Passage
 
@@ -46,8 +46,9 @@ def run_items(
     template: str = "numbered",
     max_new_tokens: int = 48,
     caution: float | None = None,
+    reading: ReadingMode | None = None,
 ) -> list[Record]:
-    """Answer every item greedily and score it.
+    """Answer every item greedily, as `LocalModel.answer` would, and score it.
 
     Args:
         local: The model; its `batch_size` decides how many are decoded together.
@@ -56,11 +57,16 @@ def run_items(
         template: Prompt template.
         max_new_tokens: Longest reply.
         caution: Dial of refusing; see `LocalModel.answer`.
+        reading: See `LocalModel.answer`.
 
     Returns:
         For each item its id, suite, condition, severity and expectation, the reply, and the scores `contained`,
         `quoted`, `exact`, `f1`, `abstained` and `wrong` (a planted false answer occurs in the answer).
     """
+    if local.reads(reading, adapter) == "each":
+        weights = local.reading_weights[local.check_adapter(adapter)]
+        each = read_each(local, items, adapter=adapter, template=template, max_new_tokens=max_new_tokens)
+        return settle_items(items, each, weights, caution or 0.0)
     bias = local.caution_bias(adapter, caution)
     settings = GenerationSettings(max_new_tokens=max_new_tokens, first_token_bias=bias)
     chats = [local.rag_messages(item.question, as_passages(item.passages), template=template) for item in items]

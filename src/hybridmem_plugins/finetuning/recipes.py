@@ -64,7 +64,7 @@ class Copy:
     """One noised copy of each question.
 
     Attributes:
-        size: Passages in its context.
+        size: Passages in its context, to which a near duplicate or a contradiction may be added.
         slots: What stands where no gold does: `hard` (what a `HybridMemory` over the training passages ranks highest),
             `near` (one of its twenty highest, at random), `random`, `mixed`, or `withheld` (the gold passage without
             the sentences that hold the answer).

@@ -1,0 +1,128 @@
+"""Recipes: rows of single passages, of snippets, of withheld answers and of questions made from gaps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from hybridmem_plugins.augmentation.answers import contains_answer
+from hybridmem_plugins.augmentation.templates import is_abstention, read_reply
+from hybridmem_plugins.finetuning.recipes import (
+    BLENDS,
+    GAPS,
+    Copy,
+    Recipe,
+    Source,
+    gap_questions,
+    get_recipe,
+    training_passages,
+    training_rows,
+    withheld,
+)
+from hybridmem_plugins.finetuning.trainer import TrainConfig
+
+PLACES = ["London", "Paris", "Vienna", "Madrid", "Rome", "Oslo", "Turin", "Basel", "Lyon", "Prague", "Kiel", "Bath"]
+
+
+def _context(number: int) -> str:
+    filler = " ".join(f"Word{number}x{n} was noted by the clerk in the long book of the mill." for n in range(8))
+    return f"The mill number {number} is old and made of stone and wood. It was built in {PLACES[number]} . {filler}"
+
+
+EXAMPLES = [
+    {
+        "id": f"mini-{number}",
+        "question": f"where was mill number {number} built",
+        "answers": [PLACES[number]],
+        "title": f"Mill {number}",
+        "context": _context(number),
+    }
+    for number in range(12)
+]
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "qa/train"
+    folder.mkdir(parents=True)
+    lines = "".join(json.dumps(row) + "\n" for row in EXAMPLES)
+    import gzip
+
+    (folder / "mini.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    return tmp_path
+
+
+def _rows(data, *copies, **options):
+    recipe = Recipe("mini", (Source("mini", copies),), TrainConfig(), rounds=1)
+    passages = training_passages(recipe, data)
+    return training_rows(recipe, data, search=lambda question: passages, **options)
+
+
+def test_a_row_of_one_passage_answers_from_it_or_declines(data):
+    rows = _rows(data, *[Copy(1, "near")] * 4)
+    declined = [row for row in rows if is_abstention(row["completion"])]
+    assert 0.2 < len(declined) / len(rows) < 0.8
+    for row in rows:
+        place = PLACES[int(row["id"].split("/")[0].split("-")[1])]
+        shown = row["prompt"][-1]["content"]
+        assert contains_answer(shown.rpartition("Question:")[0], [place]) == (row not in declined)
+        if row not in declined:
+            assert read_reply(row["completion"]).cited
+
+
+def test_a_withheld_answer_leaves_the_rest_of_its_own_passage(data):
+    rows = _rows(data, Copy(1, "withheld"))
+    assert len(rows) == len(EXAMPLES)
+    assert all(is_abstention(row["completion"]) for row in rows)
+    own = [row for row in rows if f"Word{row['id'].split('/')[0].split('-')[1]}x" in row["prompt"][-1]["content"]]
+    assert len(own) >= 10, "what is shown is the gold passage without its answer, unless damage hides where it is from"
+    assert withheld([{**EXAMPLES[0], "context": "It was built in London."}])(EXAMPLES[0]["question"]) == []
+
+
+def test_snippets_are_short_and_untitled_and_still_hold_the_answer(data):
+    rows = _rows(data, Copy(1, "near", "snippet"))
+    for row in rows:
+        shown = row["prompt"][-1]["content"].rpartition("Question:")[0]
+        assert len(shown.split()) < len(_context(0).split())
+        assert "Mill " not in shown
+    answers = [read_reply(row["completion"]).answer for row in rows if not is_abstention(row["completion"])]
+    told = [answer for answer in answers if "disagree" not in answer]
+    assert told
+    assert set(told) <= set(PLACES)
+
+
+def test_the_arms_differ_in_noise_alone(data):
+    assert not any(is_abstention(row["completion"]) for row in _rows(data, Copy(1, "near"), arm="clean"))
+    random = _rows(data, *[Copy(1, "near")] * 4, arm="random")
+    assert any(is_abstention(row["completion"]) for row in random)
+    with pytest.raises(ValueError, match="Unknown arm"):
+        _rows(data, Copy(1, "near"), arm="dirty")
+
+
+def test_gaps_ask_for_a_whole_name_or_number_of_a_titled_passage(data):
+    recipe = Recipe("mini", (Source("mini", ()), Source(GAPS, (Copy(1, "near"),))), TrainConfig(), rounds=1)
+    passages = training_passages(recipe, data)
+    asked = gap_questions(passages, "0 0")
+    assert asked
+    for row in asked:
+        assert contains_answer(row["context"], row["answers"])
+        assert not contains_answer(row["question"], row["answers"])
+        assert row["question"].endswith("?")
+    assert gap_questions([replace(passage, title=None) for passage in passages], "0 0") == []
+    rows = training_rows(recipe, data, search=lambda question: passages)
+    assert len(rows) == len(asked)
+
+
+def test_the_same_seed_makes_the_same_rows(data):
+    copies = Copy(1, "near"), Copy(3, "mixed", "snippet")
+    assert _rows(data, *copies) == _rows(data, *copies)
+    assert _rows(data, *copies) != _rows(data, *copies, seed=1)
+
+
+def test_shipped_adapters_blend_recipes_that_exist():
+    for parts in BLENDS.values():
+        assert [get_recipe(part).name for part in parts] == list(parts)
+    with pytest.raises(ValueError, match="smollm2-135m-alone"):
+        get_recipe("other")
