@@ -6,15 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hybridmem_plugins.finetuning.blending import blend
     from hybridmem_plugins.finetuning.recipes import RECIPES, get_recipe
     from hybridmem_plugins.finetuning.trainer import TrainConfig, Trainer, TrainResult
 
 _HOMES = {
     "RECIPES": "recipes", "get_recipe": "recipes", "TrainConfig": "trainer", "TrainResult": "trainer",
-    "Trainer": "trainer",
+    "Trainer": "trainer", "blend": "blending",
 }  # fmt: skip
 
-__all__ = ["RECIPES", "TrainConfig", "TrainResult", "Trainer", "get_recipe"]
+__all__ = ["RECIPES", "TrainConfig", "TrainResult", "Trainer", "blend", "get_recipe"]
 
 
 def __getattr__(name: str) -> Any:
