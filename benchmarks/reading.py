@@ -126,10 +126,12 @@ def table(options):
 
 
 def ifeval(options):
-    local = FastLocal(adapter=None if options.adapter == "base" else options.adapter, batch_size=24)
+    adapter = None if options.adapter == "base" else options.adapter
+    local = FastLocal(adapter=adapter, adapter_scale=options.scale, batch_size=24)
     prompts = read_rows(options.data / "forgetting/ifeval.jsonl.gz")
     prompts = own_part(options, random.Random(0).sample(prompts, len(prompts)), lambda row: str(row["key"]))
-    done, file = [], kept_file(options, "ifeval", options.part.replace("/", "of"))
+    scale = "" if options.scale == 1 else f"@{options.scale}"
+    done, file = [], kept_file(options, f"ifeval{scale}", options.part.replace("/", "of"))
     for start in range(0, len(prompts), 48):
         done += run_ifeval(local, prompts[start : start + 48], local.default_adapter)
         write_json(file, done)
@@ -179,6 +181,7 @@ def main():
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--adapter", default="smollm2-135m", help="folder or name; for ifeval also `base`")
     parser.add_argument("--data", type=Path, default=os.environ.get("HYBRIDMEM_DATA", "."))
+    parser.add_argument("--scale", type=float, default=1.0, help="of the adapter, for ifeval")
     parser.add_argument("--part", default="0/1", help="this process's share, such as 0/2")
     parser.add_argument("--full", type=Path, help="folder with the readings of runs measured in full")
     parser.add_argument("--plot", type=Path)
