@@ -126,3 +126,26 @@ def test_shipped_adapters_blend_recipes_that_exist():
         assert [get_recipe(part).name for part in parts] == list(parts)
     with pytest.raises(ValueError, match="smollm2-135m-alone"):
         get_recipe("other")
+
+
+def test_a_recipe_of_two_parts_trains_both_and_blends_them(data, tiny, tokenizer, tmp_path, monkeypatch, capsys):
+    from hybridmem_plugins.finetuning import command, recipes
+
+    tiny.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    config = TrainConfig(rank=2, alpha=4, batch_size=2, max_length=500, kl_tokens=8, kl_rows=1, guard_share=0.5)
+    sources = (Source("mini", (Copy(1, "random", "snippet"),)),)
+    parts = {name: Recipe(name, sources, config, rounds=1, steps=1, plain=4) for name in ("one", "two")}
+    monkeypatch.setattr(recipes, "RECIPES", parts)
+    monkeypatch.setattr(recipes, "BLENDS", {"both": ("one", "two")})
+    answered = [{"id": "g", "prompt": [{"role": "user", "content": "who ?"}], "completion": "ada"}] * 4
+    monkeypatch.setattr(command, "_replay", lambda *_: answered)
+    out = tmp_path / "out"
+    command.train(out, recipe="both", data=data, model=str(tmp_path / "base"))
+    assert sorted(path.name for path in (out / "parts").iterdir()) == ["one", "two"]
+    assert (out / "adapter_model.safetensors").is_file()
+    assert json.loads((out / "adapter_config.json").read_text())["r"] == 32
+    (out / "adapter_model.safetensors").unlink()
+    command.train(out, recipe="both", data=data, model=str(tmp_path / "base"))
+    assert "is trained already" in capsys.readouterr().out
+    assert (out / "adapter_model.safetensors").is_file()
