@@ -21,7 +21,6 @@ import fcntl
 import gc
 import json
 import lzma
-import math
 import multiprocessing
 import os
 import random
@@ -216,29 +215,16 @@ def wiki_losses(options, local, adapter):
         return forgetting.text_losses(local, texts[:: options.every], 32)
 
 
-def measure_scales(options, tuned, tokenizer, items):
-    """Perplexity and the accuracy of clean readings at several scales of the adapter."""
-    clean = [item for item in items if item.suite in evaluate.READING and item.condition == "clean"]
-    found = {}
-    for scale in map(float, options.scales.split(",")):
-        loading.set_adapter_scale(tuned, options.name, scale)
-        exact = LocalModel.from_objects(tuned, tokenizer)
-        losses = wiki_losses(options, exact, options.name)
-        readings = evaluate.read_together(fast_copy(exact, options.batch), clean, max_new_tokens=24)
-        records = evaluate.decline(clean, readings, -math.inf)
-        found[scale] = {
-            "losses": losses,
-            "contained": [r["contained"] for r in records],
-            "exact": [r["exact"] for r in records],
-        }
-        say(options, f"scale {scale}: perplexity {forgetting.perplexity(losses):.3f}")
-    write_json(Path(options.work) / "results" / f"{options.name}.scales.json", found)
-
-
 def fitted(items, each):
     """Fit what chooses among readings, on the questions kept for it."""
     kept = [number for number, item in enumerate(items) if item.suite == "nq-val"]
     return evaluate.fit_reading([items[number] for number in kept], [each[number] for number in kept])
+
+
+def settled(file, items):
+    """Return the records of a run that was measured in full, from its readings and its own fitted choice."""
+    each = unpack(file, items)
+    return evaluate.settle_items(items, each, fitted(items, each))
 
 
 def brief(records):
@@ -371,8 +357,6 @@ def arm(options):
             same = forgetting.agreement(local, replay["kept"][:: options.every])
         write_json(Path(options.work) / "results" / f"{options.name}.agreement.json", same)
         measure(options, local, options.name, items, options.name)
-        if options.scales:
-            measure_scales(options, tuned, tokenizer, items)
     (Path(options.work) / "results" / f"{options.name}.training.json").write_bytes((out / "training.json").read_bytes())
 
 
@@ -381,8 +365,7 @@ def tabulate(options):
     items, records, runs = load_eval(options, "items"), {}, {}
     for file in sorted((Path(options.work) / "results").glob("*.each.json")):
         name = file.name.split(".")[0]
-        each = unpack(file, items)
-        records[name] = evaluate.settle_items(items, each, fitted(items, each))
+        records[name] = settled(file, items)
         runs.setdefault(name.split("-")[0], []).append(name)
     runs = {arm: runs[arm] for arm in ("base", "clean", "random", "ours") if arm in runs}
     lines = report.accuracy_table(records, runs)
@@ -471,7 +454,6 @@ def main():
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--trained", action="store_true", help="measure the adapter that a run before left")
     parser.add_argument("--full", action="store_true", help="measure IFEval too")
-    parser.add_argument("--scales", default="")
     parser.add_argument("--leave", type=lambda text: set(text.split(",")), help="copies to leave out, such as nq.4")
     parser.add_argument("--together", action="store_true", help="read passages together too")
     parser.add_argument("--tokens", type=int, default=48, help="longest reply of the base")

@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fast_llama import FastLocal
-from finetune import fitted, load_eval, pack, unpack, write_json
+from finetune import fitted, load_eval, pack, settled, unpack, write_json
 from hybridmem_plugins.augmentation.templates import read_reply
 from hybridmem_plugins.finetuning import evaluate
 from hybridmem_plugins.finetuning.forgetting import perplexity, run_ifeval
@@ -95,23 +95,19 @@ def measure(options):
 
 def table(options):
     """Write the sample's table, and what the full sets would have shown."""
-    items = chosen_items(load_eval(options, "items"), options.questions, options.unseen)
-    records = {}
+    every = load_eval(options, "items")
+    items, records = chosen_items(every, options.questions, options.unseen), {}
     for file in sorted(kept_file(options, "").parent.glob(kept_file(options, "each", "*").name)):
         known = json.loads(file.read_text(encoding="utf-8"))["items"]
         own = [item for item in items if item.id in known]
-        settled = evaluate.settle_items(own, unpack(file, own), adapter_reading(options.adapter))
-        records |= {record["id"]: record for record in settled}
-    runs = {}
-    for file in sorted(options.full.glob("ours-*.each.json")):
-        every = load_eval(options, "items")
-        each = unpack(file, every)
-        runs[file.name.split(".")[0]] = evaluate.settle_items(every, each, fitted(every, each))
+        chosen = evaluate.settle_items(own, unpack(file, own), adapter_reading(options.adapter))
+        records |= {record["id"]: record for record in chosen}
+    runs = [settled(file, every) for file in sorted(options.full.glob("ours-*.each.json"))]
     lines = ["| | this adapter, sample | n | the runs, same sample | runs, full sets | this adapter, estimated |"]
     lines.append("|" + "---|" * 6)
     for name in VIEWS:
         ours = evaluate.view(records.values(), name)
-        full = [evaluate.view(run, name) for run in runs.values()]
+        full = [evaluate.view(run, name) for run in runs]
         same = [[one[key] for key in ours] for one in full]
         gain = paired_difference([list(ours.values())] * len(same), same)
         whole = bootstrap([list(one.values()) for one in full])

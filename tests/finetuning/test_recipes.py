@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 
@@ -48,8 +49,6 @@ def data(tmp_path):
     folder = tmp_path / "qa/train"
     folder.mkdir(parents=True)
     lines = "".join(json.dumps(row) + "\n" for row in EXAMPLES)
-    import gzip
-
     (folder / "mini.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     return tmp_path
 

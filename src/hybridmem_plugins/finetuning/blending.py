@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hybridmem_plugins.errors import require
+from hybridmem_plugins.finetuning.trainer import save_in
 from hybridmem_plugins.generation import loading
 
 
@@ -55,12 +55,6 @@ def blend(
         tuned.save_pretrained(folder, selected_adapters=["blend"], safe_serialization=True)
         output.mkdir(parents=True, exist_ok=True)
         shutil.copy(Path(folder) / "blend" / "adapter_config.json", output)
-        _write(Path(folder) / "blend" / "adapter_model.safetensors", output, save_dtype)
+        name = "adapter_model.safetensors"
+        save_in(save_dtype, Path(folder) / "blend" / name, output / name)
     return output
-
-
-def _write(source: Path, output: Path, save_dtype: str) -> None:
-    numbers, dtype = require("safetensors.torch", "train"), getattr(require("torch", "train"), save_dtype)
-    part = output / "adapter_model.part"
-    numbers.save_file({key: value.to(dtype) for key, value in numbers.load_file(source).items()}, part)
-    part.rename(output / "adapter_model.safetensors")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
+    from hybridmem_plugins.finetuning.trainer import TrainConfig
     from hybridmem_plugins.generation.local_model import ReadingMode
 
 Data = Annotated[Path, typer.Option(envvar="HYBRIDMEM_DATA", help="Folder with qa/, retrieval/ and forgetting/.")]
@@ -37,9 +38,13 @@ def train(
     if recipe:
         _train_recipe(recipe, output, data, model, seed=seed, kl_weight=kl_weight, max_steps=max_steps)
         return
-    config = replace(TrainConfig(save_steps=100), seed=seed)
-    config = config if kl_weight is None else replace(config, kl_weight=kl_weight)
+    config = _configured(TrainConfig(save_steps=100), seed, kl_weight)
     _train(output, config, _read(rows), _read(guard), model, max_steps)
+
+
+def _configured(config: TrainConfig, seed: int, kl_weight: float | None) -> TrainConfig:
+    config = replace(config, seed=seed)
+    return config if kl_weight is None else replace(config, kl_weight=kl_weight)
 
 
 def _train(output: Path, config: Any, rows: list[Any], guard: list[Any], model: str | None, steps: int | None) -> None:
@@ -72,21 +77,20 @@ def _train_recipe(
     if data is None:
         msg = "A recipe needs --data (or HYBRIDMEM_DATA)."
         raise typer.BadParameter(msg)
-    parts = recipes.BLENDS.get(name, (name,))
-    folders = [output / "parts" / part for part in parts] if len(parts) > 1 else [output]
+    parts, blended = recipes.BLENDS.get(name, (name,)), name in recipes.BLENDS
+    folders = [output / "parts" / part for part in parts] if blended else [output]
     replay: list[Any] | None = None
     for part, folder in zip(parts, folders, strict=True):
         recipe = recipes.get_recipe(part)
-        config = replace(recipe.config, seed=seed)
-        config = config if kl_weight is None else replace(config, kl_weight=kl_weight)
-        if (folder / "training.json").is_file() and len(parts) > 1:
+        config = _configured(recipe.config, seed, kl_weight)
+        if blended and (folder / "training.json").is_file():
             typer.echo(f"{folder} is trained already")
             continue
         if replay is None and config.kl_weight:
             replay = _replay(recipe, data, model)
         rows, guard = _recipe_rows(recipe, data, model, seed, replay or [])
         _train(folder, config, rows, guard, model, max_steps or recipe.steps)
-    if len(parts) > 1:
+    if blended:
         typer.echo(f"blended into {blend(folders, output, model=model)}")
 
 

@@ -96,19 +96,17 @@ def read_each(
     Returns:
         For each item the readings of `reading.contexts_of`: of nothing, of each passage, and of each under its lead.
     """
-    contexts = [contexts_of(passages, find_leads(item.question, passages)) for item, passages in _shown(items)]
-    keys = [
-        [(item.question, *((one.title, one.text) for one in context)) for context in own]
-        for item, own in zip(items, contexts, strict=True)
-    ]
-    asked = {
-        key: (item.question, context)
-        for item, own, named in zip(items, contexts, keys, strict=True)
-        for key, context in zip(named, own, strict=True)
-    }
+    asked: dict[tuple[Any, ...], tuple[str, list[Passage]]] = {}
+    keys: list[list[tuple[Any, ...]]] = []
+    for item, passages in _shown(items):
+        keys.append([])
+        for context in contexts_of(passages, find_leads(item.question, passages)):
+            key = (item.question, *((one.title, one.text) for one in context))
+            asked[key] = (item.question, context)
+            keys[-1].append(key)
     read = read_contexts(local, asked.values(), adapter=adapter, template=template, max_new_tokens=max_new_tokens)
     found = dict(zip(asked, read, strict=True))
-    return [[found[key] for key in named] for named in keys]
+    return [[found[key] for key in own] for own in keys]
 
 
 def _shown(items: Sequence[EvalItem]) -> list[tuple[EvalItem, list[Passage]]]:

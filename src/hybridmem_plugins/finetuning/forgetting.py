@@ -107,7 +107,7 @@ def agreement(local: LocalModel, rows: Sequence[Mapping[str, Any]], batch_size: 
         labels = torch.tensor([row.labels + [-100] * (width - len(row.labels)) for row in part], device=device)
         with torch.inference_mode():
             tuned = guarding.hidden_states(local.model, tokens)
-            with local.model.disable_adapter():
+            with guarding.without_adapter(local.model):
                 base = guarding.hidden_states(local.model, tokens)
             for position in range(len(part)):
                 chosen = labels[position, 1:] != -100

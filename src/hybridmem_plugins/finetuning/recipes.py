@@ -215,8 +215,8 @@ def training_rows(
         search = hard_negatives(passages)
     rows: list[dict[str, Any]] = []
     for number, source in ((number, source) for number in range(recipe.rounds) for source in recipe.sources):
-        made_from = passages if source.file == GAPS else None
-        examples = _examples(source, Path(data), f"{seed} {number}", made_from)
+        named = f"{seed} {number}"
+        examples = gap_questions(passages, named) if source.file == GAPS else _examples(source, Path(data), named)
         for index, copy in enumerate(source.copies):
             noise_seed = 1000 * seed + 100 * number + index
             augmenter = NoisyContextAugmenter(noise_seed, size=copy.size, templates=_TEMPLATES, **_noise(arm, copy))
@@ -257,10 +257,13 @@ def _finished(row: Mapping[str, Any], copy: str, style: str) -> dict[str, Any] |
 
 def training_passages(recipe: Recipe, data: str | Path) -> list[Passage]:
     """Return all contexts of a recipe's files, each once, with an id made from its content."""
-    files = [replace(source, limit=None) for source in recipe.sources if source.file != GAPS]
-    rows = [row for source in files for row in _examples(source, Path(data), "")]
+    rows = [row for source in _files(recipe) for row in _examples(replace(source, limit=None), Path(data), "")]
     distinct = {content_id(row["title"], row["context"]): row for row in rows}
     return [Passage(row["context"], row["title"] or None, key) for key, row in distinct.items()]
+
+
+def _files(recipe: Recipe) -> list[Source]:
+    return [source for source in recipe.sources if source.file != GAPS]
 
 
 def hard_negatives(passages: Sequence[Passage]) -> Callable[[str], list[Passage]]:
@@ -314,9 +317,7 @@ def withheld(examples: Sequence[Mapping[str, Any]]) -> Callable[[str], list[Pass
     return lambda question: found.get(question, [])
 
 
-def _examples(source: Source, data: Path, seed: str, passages: Sequence[Passage] | None = None) -> list[dict[str, Any]]:
-    if passages is not None:
-        return gap_questions(passages, seed)
+def _examples(source: Source, data: Path, seed: str) -> list[dict[str, Any]]:
     examples = read_rows(data / "qa/train" / f"{source.file}.jsonl.gz")
     if source.file == "nq-open-oracle":
         examples, _ = split_by_document(examples, HELD_OUT)
@@ -357,8 +358,7 @@ def guard_rows(
         replay: Rows that `replay.answer_with_base` made.
         seed: Seed of the choice.
     """
-    files = [source for source in recipe.sources if source.file != GAPS]
-    texts = [row["context"] for source in files for row in _examples(source, Path(data), f"{seed} 0")]
+    texts = [row["context"] for source in _files(recipe) for row in _examples(source, Path(data), f"{seed} 0")]
     return [*map(dict, replay[: recipe.replay]), *plain_rows(texts, recipe.plain, seed)]
 
 

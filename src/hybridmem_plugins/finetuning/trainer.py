@@ -128,6 +128,14 @@ def arrange(lengths: Sequence[int], batch_size: int, epochs: int, seed: int, win
     return order
 
 
+def save_in(dtype: str, source: Path, target: Path) -> None:
+    """Write a safetensors file in a precision, in one step; the target may be the source."""
+    numbers, precision = require("safetensors.torch", "train"), getattr(require("torch", "train"), dtype)
+    part = target.with_suffix(".part")
+    numbers.save_file({key: value.to(precision) for key, value in numbers.load_file(source).items()}, part)
+    part.replace(target)
+
+
 class Trainer:
     """Trains a LoRA adapter on prompt and completion rows.
 
@@ -251,12 +259,6 @@ class Trainer:
                 layer.compile(dynamic=True)
         return trainer
 
-    def _cast(self, file: Path) -> None:
-        if self.config.save_dtype != "float32":
-            numbers = require("safetensors.torch", "train")
-            dtype = getattr(require("torch", "train"), self.config.save_dtype)
-            numbers.save_file({key: value.to(dtype) for key, value in numbers.load_file(file).items()}, file)
-
     def _last_checkpoint(self) -> str | None:
         folders = [path for path in self.output.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
         return str(max(folders, key=lambda path: int(path.name.rpartition("-")[2]))) if folders else None
@@ -267,7 +269,9 @@ class Trainer:
         for peft_config in trained.peft_config.values():
             peft_config.base_model_name_or_path = self.model_name
         trained.save_pretrained(str(self.output), safe_serialization=True)
-        self._cast(self.output / "adapter_model.safetensors")
+        if self.config.save_dtype != "float32":
+            weights = self.output / "adapter_model.safetensors"
+            save_in(self.config.save_dtype, weights, weights)
         log = [record for record in trainer.state.log_history if "answer_loss" in record]
         facts = {"base": self.model_name, "rows": rows, "steps": steps, "config": asdict(self.config), "log": log}
         (self.output / "training.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")

@@ -226,10 +226,9 @@ class _Batch:
             )  # fmt: skip
             return out.logits[:, -keep:]
 
-    @staticmethod
-    def _float32(logits: Any) -> Any:
+    def _float32(self, logits: Any) -> Any:
         # Outside of inference mode a tensor made in it cannot be changed in place; a copy can.
-        return logits.float().clone()
+        return logits.to(self.torch.float32, copy=True)
 
     def advance(self, tokens: list[int]) -> None:
         """Drop finished rows once they are half of the batch, and queue the new tokens."""
