@@ -94,7 +94,10 @@ def answer_swap(
         The changes and the planted value; no changes and "" where the answer's kind is unknown, or where some form of
         it would be left.
     """
-    forms = sorted({answer for answer in answers if answer and answer.casefold() in text.casefold()}, key=len)
+    forms = sorted(
+        {answer for answer in answers if answer and answer.casefold() in text.casefold()},
+        key=lambda form: (len(form), form),
+    )
     before = text[: text.casefold().find(forms[-1].casefold())][-30:] if forms else ""
     planted = substitute(forms[-1], rng, earlier, before) if forms else None
     if not planted or contains_answer(planted, answers):
