@@ -256,7 +256,9 @@ def base(options):
             train, kept = recipes.replay_prompts(options.data, recipe)
             train, kept = train[:: options.every], kept[:: options.every]
             local.batch_size = 2 * options.batch
-            rows = answer_with_base(local, [*kept, *train], max_new_tokens=recipe.replay_tokens)
+            rows = answer_with_base(
+                local, [*kept, *train], max_new_tokens=recipe.replay_tokens, temperature=recipe.replay_temperature
+            )
             names = {row["id"] for row in kept}
             replay = {"kept": [r for r in rows if r["id"] in names], "train": [r for r in rows if r["id"] not in names]}
             write_json(Path(options.work) / "replay.json", replay)
@@ -441,7 +443,7 @@ def main():
     parser.add_argument("--work", required=True)
     parser.add_argument("--model")
     parser.add_argument("--name", default="-")
-    parser.add_argument("--recipe", type=recipes.get_recipe, default="smollm2-135m-alone")
+    parser.add_argument("--recipe", type=recipes.get_recipe, default="smollm2-135m")
     parser.add_argument("--part", default="all")
     parser.add_argument("--plan")
     parser.add_argument("--arm", default="ours", choices=recipes.ARMS)

@@ -11,7 +11,6 @@ import pytest
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.templates import is_abstention, read_reply
 from hybridmem_plugins.finetuning.recipes import (
-    BLENDS,
     GAPS,
     Copy,
     Recipe,
@@ -120,31 +119,32 @@ def test_the_same_seed_makes_the_same_rows(data):
     assert _rows(data, *copies) != _rows(data, *copies, seed=1)
 
 
-def test_shipped_adapters_blend_recipes_that_exist():
-    for parts in BLENDS.values():
-        assert [get_recipe(part).name for part in parts] == list(parts)
-    with pytest.raises(ValueError, match="smollm2-135m-alone"):
+def test_an_unknown_recipe_is_told_which_there_are():
+    with pytest.raises(ValueError, match="smollm2-135m-together, smollm2-135m"):
         get_recipe("other")
 
 
-def test_a_recipe_of_two_parts_trains_both_and_blends_them(data, tiny, tokenizer, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("slots", ["near", "random"])
+def test_a_row_of_one_passage_shows_one_and_never_speaks_of_disagreement(data, slots):
+    rows = [row for seed in range(12) for row in _rows(data, Copy(1, slots), seed=seed)]
+    assert rows
+    for row in rows:
+        asked = row["prompt"][-1]["content"]
+        assert "[2]" not in asked
+        assert "disagree" not in row["completion"]
+
+
+def test_a_recipe_trains_from_the_command_line(data, tiny, tokenizer, tmp_path, monkeypatch):
     from hybridmem_plugins.finetuning import command, recipes
 
     tiny.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     config = TrainConfig(rank=2, alpha=4, batch_size=2, max_length=500, kl_tokens=8, kl_rows=1, guard_share=0.5)
     sources = (Source("mini", (Copy(1, "random", "snippet"),)),)
-    parts = {name: Recipe(name, sources, config, rounds=1, steps=1, plain=4) for name in ("one", "two")}
-    monkeypatch.setattr(recipes, "RECIPES", parts)
-    monkeypatch.setattr(recipes, "BLENDS", {"both": ("one", "two")})
+    monkeypatch.setattr(recipes, "RECIPES", {"one": Recipe("one", sources, config, rounds=1, steps=1, plain=4)})
     answered = [{"id": "g", "prompt": [{"role": "user", "content": "who ?"}], "completion": "ada"}] * 4
     monkeypatch.setattr(command, "_replay", lambda *_: answered)
     out = tmp_path / "out"
-    command.train(out, recipe="both", data=data, model=str(tmp_path / "base"))
-    assert sorted(path.name for path in (out / "parts").iterdir()) == ["one", "two"]
+    command.train(out, recipe="one", data=data, model=str(tmp_path / "base"))
     assert (out / "adapter_model.safetensors").is_file()
-    assert json.loads((out / "adapter_config.json").read_text())["r"] == 32
-    (out / "adapter_model.safetensors").unlink()
-    command.train(out, recipe="both", data=data, model=str(tmp_path / "base"))
-    assert "is trained already" in capsys.readouterr().out
-    assert (out / "adapter_model.safetensors").is_file()
+    assert json.loads((out / "adapter_config.json").read_text())["r"] == 2

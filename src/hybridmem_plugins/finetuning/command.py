@@ -70,28 +70,17 @@ def _train_recipe(
     kl_weight: float | None,
     max_steps: int | None,
 ) -> None:
-    """Train by a recipe; one that blends several trains each under `parts/` first."""
+    """Train by a recipe."""
     from hybridmem_plugins.finetuning import recipes
-    from hybridmem_plugins.finetuning.blending import blend
 
     if data is None:
         msg = "A recipe needs --data (or HYBRIDMEM_DATA)."
         raise typer.BadParameter(msg)
-    parts, blended = recipes.BLENDS.get(name, (name,)), name in recipes.BLENDS
-    folders = [output / "parts" / part for part in parts] if blended else [output]
-    replay: list[Any] | None = None
-    for part, folder in zip(parts, folders, strict=True):
-        recipe = recipes.get_recipe(part)
-        config = _configured(recipe.config, seed, kl_weight)
-        if blended and (folder / "training.json").is_file():
-            typer.echo(f"{folder} is trained already")
-            continue
-        if replay is None and config.kl_weight:
-            replay = _replay(recipe, data, model)
-        rows, guard = _recipe_rows(recipe, data, model, seed, replay or [])
-        _train(folder, config, rows, guard, model, max_steps or recipe.steps)
-    if blended:
-        typer.echo(f"blended into {blend(folders, output, model=model)}")
+    recipe = recipes.get_recipe(name)
+    config = _configured(recipe.config, seed, kl_weight)
+    replay = _replay(recipe, data, model) if config.kl_weight else []
+    rows, guard = _recipe_rows(recipe, data, model, seed, replay)
+    _train(output, config, rows, guard, model, max_steps or recipe.steps)
 
 
 def _recipe_rows(
@@ -113,7 +102,12 @@ def _replay(recipe: Any, data: Path, model: str | None) -> list[Any]:
     from hybridmem_plugins.generation import LocalModel
 
     prompts, _ = recipes.replay_prompts(data, recipe)
-    return answer_with_base(LocalModel(model, batch_size=64), prompts, max_new_tokens=recipe.replay_tokens)
+    return answer_with_base(
+        LocalModel(model, batch_size=64),
+        prompts,
+        max_new_tokens=recipe.replay_tokens,
+        temperature=recipe.replay_temperature,
+    )
 
 
 def evaluate(

@@ -56,6 +56,9 @@ _SLOTS: Mapping[str, Mapping[str, float]] = {
     "mixed": {name: DEFAULT_RATES[name] for name in FILLS},
     "withheld": {"hard_negatives": 1.0},
 }
+_ADDING = ("near_duplicate", "contradiction", "outdated_version", "off_entity", "split_chunk")
+"""Operators that make two passages of one: a row that is to show one passage does without."""
+
 _TEMPLATES = ("numbered", "numbered", "numbered", "numbered", "numbered", "xml")
 
 
@@ -64,7 +67,7 @@ class Copy:
     """One noised copy of each question.
 
     Attributes:
-        size: Passages in its context, to which a near duplicate or a contradiction may be added.
+        size: Passages in its context; where there are several, a near duplicate or a contradiction may be added.
         slots: What stands where no gold does: `hard` (what a `HybridMemory` over the training passages ranks highest),
             `near` (one of its twenty highest, at random), `random`, `mixed`, or `withheld` (the gold passage without
             the sentences that hold the answer).
@@ -107,6 +110,7 @@ class Recipe:
         config: Settings of the trainer.
         replay: Most general prompts that the base answers for replay.
         replay_tokens: Longest of those answers.
+        replay_temperature: Their sampling's; 0 is greedy.
         plain: Most plain passages to guard.
         style: What completions look like, one of `targets.STYLES`.
         rounds: Times that all copies are made, with fresh noise each time.
@@ -118,6 +122,7 @@ class Recipe:
     config: TrainConfig
     replay: int = 2500
     replay_tokens: int = 160
+    replay_temperature: float = 0.7
     plain: int = 2500
     style: str = "cited"
     rounds: int = 2
@@ -145,8 +150,8 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         steps=950,
     ),
-    "smollm2-135m-alone": Recipe(
-        name="smollm2-135m-alone",
+    "smollm2-135m": Recipe(
+        name="smollm2-135m",
         sources=(
             Source(
                 "nq-open-oracle",
@@ -164,15 +169,14 @@ RECIPES: Mapping[str, Recipe] = {
             Source(GAPS, (Copy(1, "near"), Copy(3, "mixed", "untitled"))),
         ),
         config=TrainConfig(
-            rank=32, alpha=64, learning_rate=2e-3, batch_size=64, max_length=768, kl_weight=2.0, guard_share=0.125,
-            kl_tokens=1024, kl_rows=4, save_dtype="float16",
+            rank=32, alpha=64, learning_rate=2e-3, batch_size=64, max_length=768, kl_weight=4.0, guard_share=0.25,
+            kl_tokens=2048, kl_rows=4, save_dtype="float16",
         ),
+        replay_tokens=384,
+        replay_temperature=0.0,
         steps=500,
     ),
 }  # fmt: skip
-
-BLENDS: Mapping[str, tuple[str, ...]] = {"smollm2-135m": ("smollm2-135m-together", "smollm2-135m-alone")}
-"""Shipped adapters that are the mean of several runs, and the recipes of these."""
 
 
 def get_recipe(name: str) -> Recipe:
@@ -182,7 +186,7 @@ def get_recipe(name: str) -> Recipe:
         ValueError: No recipe has that name.
     """
     if name not in RECIPES:
-        msg = f"Unknown recipe {name!r}. Choose one of: {', '.join((*RECIPES, *BLENDS))}."
+        msg = f"Unknown recipe {name!r}. Choose one of: {', '.join(RECIPES)}."
         raise ValueError(msg)
     return RECIPES[name]
 
@@ -242,7 +246,8 @@ def _noise(arm: str, copy: Copy) -> dict[str, Any]:
     if arm == "random":
         return {"mix": copy.mix, "rates": {"random_irrelevant": 1.0, "order": 1.0}}
     more = HARDER if copy.size == 1 else 1.0
-    others = {name: min(1.0, more * rate) for name, rate in DEFAULT_RATES.items() if name not in FILLS}
+    left_out = {*FILLS, *_ADDING} if copy.size == 1 else set(FILLS)
+    others = {name: min(1.0, more * rate) for name, rate in DEFAULT_RATES.items() if name not in left_out}
     return {"mix": copy.mix, "rates": {**others, **_SLOTS[copy.slots]}}
 
 

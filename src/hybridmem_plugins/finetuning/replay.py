@@ -10,7 +10,12 @@ from hybridmem_plugins.generation.local_model import BASE, LocalModel
 
 
 def answer_with_base(
-    local: LocalModel, prompts: Sequence[Mapping[str, Any]], *, max_new_tokens: int = 160, seed: int = 0
+    local: LocalModel,
+    prompts: Sequence[Mapping[str, Any]],
+    *,
+    max_new_tokens: int = 160,
+    temperature: float = 0.7,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Let the base answer prompts, for replay.
 
@@ -18,14 +23,15 @@ def answer_with_base(
         local: A model; its adapters are switched off.
         prompts: Rows with `id` and `prompt` (text).
         max_new_tokens: Longest answer.
-        seed: Seed of the sampling, which is at temperature 0.7 so that answers are as varied as the model's own.
+        temperature: Of the sampling; 0 is greedy.
+        seed: Seed of the sampling.
 
     Returns:
         Rows with `id`, `prompt` (messages) and `completion`.
     """
     chats = [[{"role": "user", "content": str(row["prompt"])}] for row in prompts]
     replies = local.generate(
-        chats, adapter=BASE, max_new_tokens=max_new_tokens, temperature=0.7, top_p=0.95, top_k=50, seed=seed
+        chats, adapter=BASE, max_new_tokens=max_new_tokens, temperature=temperature, top_p=0.95, top_k=50, seed=seed
     )
     return [
         {"id": row["id"], "prompt": chat, "completion": reply.text}
