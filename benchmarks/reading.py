@@ -3,7 +3,7 @@
     python benchmarks/finetune.py items --data DIR --work WORK     # the evaluation sets
     python benchmarks/reading.py fit     --work WORK --adapter A   # what chooses among readings, and the caution
     python benchmarks/reading.py measure --work WORK --adapter A --part 0/2
-    python benchmarks/reading.py table   --work WORK --adapter A --full RESULTS --page docs/finetuning.md
+    python benchmarks/reading.py table   --work WORK --adapter A --full RESULTS
     python benchmarks/reading.py ifeval  --work WORK --adapter A --data DIR --part 0/2
     python benchmarks/reading.py scales  --work WORK --adapter A --data DIR --page docs/finetuning.md --plot PNG
 

@@ -13,9 +13,11 @@ from hybridmem_plugins.generation import GenerationSettings
 from hybridmem_plugins.generation.decoding import SHARED, decode
 from hybridmem_plugins.generation.loading import adapter_reading
 from hybridmem_plugins.generation.reading import (
+    MOST_QUOTED,
     Reading,
     ReadingWeights,
     contexts_of,
+    find_evidence,
     find_leads,
     read_contexts,
     settle,
@@ -198,3 +200,18 @@ def test_evaluation_reads_as_answers_are_read(shipped) -> None:
     read = evaluate.read_together(shipped, items, max_new_tokens=12)
     settled = evaluate.decline(items, read, shipped.cautions["smollm2-135m"])
     assert [record["abstained"] for record in together] == [record["abstained"] for record in settled]
+
+
+def test_evidence_is_the_sentence_that_holds_the_answer_and_says_most_of_the_question():
+    text = "In 1843 it rained. Ada wrote  the notes in 1843. Babbage did not."
+    assert find_evidence("When did Ada write the notes?", "1843", text) == "Ada wrote the notes in 1843."
+    assert find_evidence("When?", "1844", text) == ""
+    assert find_evidence("When?", "", text) == ""
+
+
+def test_long_evidence_is_cut_to_the_words_around_the_answer():
+    text = " ".join([*(f"before{n}" for n in range(40)), "Lovelace", *(f"after{n}" for n in range(40))]) + "."
+    shown = find_evidence("who", "Lovelace", text)
+    assert len(shown.split()) == MOST_QUOTED
+    assert "Lovelace" in shown
+    assert shown in text

@@ -23,7 +23,15 @@ from hybridmem_plugins.finetuning.sets import (
 from hybridmem_plugins.finetuning.sets import rgb_items as make_rgb_items
 from hybridmem_plugins.generation.decoding import GenerationSettings
 from hybridmem_plugins.generation.local_model import LocalModel, ReadingMode
-from hybridmem_plugins.generation.reading import Reading, ReadingWeights, contexts_of, find_leads, read_contexts, settle
+from hybridmem_plugins.generation.reading import (
+    Reading,
+    ReadingWeights,
+    contexts_of,
+    find_evidence,
+    find_leads,
+    read_contexts,
+    settle,
+)
 from hybridmem_plugins.passage import Passage
 
 HELD_OUT = 400
@@ -61,7 +69,8 @@ def run_items(
 
     Returns:
         For each item its id, suite, condition, severity and expectation, the reply, and the scores `contained`,
-        `quoted`, `exact`, `f1`, `abstained` and `wrong` (a planted false answer occurs in the answer).
+        `quoted` (a gold answer occurs in the reply or in its `evidence`, the sentence of the passage cited first that
+        holds the answer), `exact`, `f1`, `abstained` and `wrong` (a planted false answer occurs in the answer).
     """
     if local.reads(reading, adapter) == "each":
         weights = local.reading_weights[local.check_adapter(adapter)]
@@ -187,13 +196,17 @@ def fit_caution(margins: Sequence[float], items: Sequence[EvalItem], wrong_refus
 
 
 def _scored(item: EvalItem, reply: str) -> Record:
-    score = score_answer(reply, item.answers)
+    score, said = score_answer(reply, item.answers), read_reply(reply)
+    cited = [item.passages[number - 1]["text"] for number in said.cited[:1] if number <= len(item.passages)]
+    evidence = "" if said.abstained or said.quote or not cited else find_evidence(item.question, said.answer, cited[0])
     return {
         "id": item.id, "suite": item.suite, "condition": item.condition, "severity": item.severity,
-        "expect": item.expect, "reply": reply, "contained": score.contained, "quoted": score.quoted,
+        "expect": item.expect, "reply": reply, "contained": score.contained,
+        "quoted": score.quoted or contains_answer(evidence, item.answers),
         "exact": score.exact,
         "f1": round(score.f1, 4), "abstained": score.abstained,
-        "wrong": bool(item.wrong) and contains_answer(read_reply(reply).answer, item.wrong),
+        "wrong": bool(item.wrong) and contains_answer(said.answer, item.wrong),
+        "evidence": evidence,
     }  # fmt: skip
 
 
@@ -238,6 +251,11 @@ VIEWS: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
     "accuracy, irrelevant passages": ("contained", lambda r: is_noisy(r) and r["condition"] == "irrelevant"),
     "accuracy, hard negatives": ("contained", lambda r: is_noisy(r) and r["condition"] == "hard"),
     "accuracy, damaged and distracted": ("contained", lambda r: is_noisy(r) and r["condition"] == "damaged"),
+    "accuracy under noise, answer or its evidence": ("quoted", is_noisy),
+    "accuracy, unseen operators, answer or its evidence": (
+        "quoted", lambda r: is_noisy(r) and r["condition"].startswith("unseen:")
+    ),
+    "RGB true passages, 60% noise, answer or its evidence": ("quoted", lambda r: _rgb(r, 0.6)),
     "accuracy, clean": ("contained", lambda r: r["suite"] in READING and r["condition"] == "clean"),
     "accuracy, clean, NQ": ("contained", lambda r: r["suite"] == "nq" and r["condition"] == "clean"),
     "accuracy, clean, XQuAD": ("contained", lambda r: r["suite"] == "xquad" and r["condition"] == "clean"),

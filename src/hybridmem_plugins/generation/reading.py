@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 FULLER = 4
 """Most words that a fuller form of an answer may have besides."""
 
+MOST_QUOTED = 25
+"""Words of evidence that are quoted; a longer sentence is cut to those around the answer."""
+
 LEAST_LEAD = 3
 """Letters that a title needs before a sentence that says it is taken to name its passage."""
 
@@ -191,6 +194,31 @@ def settle(
     fuller = [n for n, own in enumerate(said) if own > said[best] and len(own - said[best]) <= FULLER and odds[n] > 1.0]
     given = max(fuller, key=lambda number: (odds[number], -number), default=best)
     return Choice(f"[{given + 1}] {answers[given]}", given, agreed[best] / total)
+
+
+def find_evidence(question: str, answer: str, text: str) -> str:
+    """Return the sentence of a passage that holds an answer and shares most words with the question.
+
+    Args:
+        question: What was asked.
+        answer: What was answered from the passage.
+        text: The passage.
+
+    Returns:
+        The sentence, verbatim but for white space; where it has more than `MOST_QUOTED` words, those around the answer.
+        Empty where no sentence holds the answer.
+
+    >>> find_evidence("When did Ada write it?", "1843", "It is old. Ada wrote it in 1843. In 1843 it rained.")
+    'Ada wrote it in 1843.'
+    """
+    asked = set(normalise_answer(question).split())
+    sentences = (" ".join(text[start:end].split()) for start, end in sentence_spans(text))
+    holding = [one for one in sentences if answer and contains_answer(one, [answer])]
+    best = max(holding, key=lambda one: len(asked & set(normalise_answer(one).split())), default="")
+    words = best.split()
+    windows = (" ".join(words[at : at + MOST_QUOTED]) for at in range(max(1, len(words) - MOST_QUOTED + 1)))
+    fitting = [window for window in windows if answer and contains_answer(window, [answer])]
+    return fitting[len(fitting) // 2] if fitting else ""
 
 
 def _agree(one: frozenset[str], other: frozenset[str]) -> bool:

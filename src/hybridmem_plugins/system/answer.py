@@ -71,7 +71,8 @@ class Answer:
         output_tokens: Tokens generated; likewise.
         model: Name of the model that answered; empty where none was asked.
         reply: What the model wrote, before it was taken apart.
-        quote: The sentence that the model quoted before its answer; empty where it quoted none.
+        quote: The sentence that the model quoted before its answer, else the one of the source cited first that holds
+            the answer; empty where there is neither.
     """
 
     question: str
