@@ -148,3 +148,11 @@ def test_a_recipe_trains_from_the_command_line(data, tiny, tokenizer, tmp_path, 
     command.train(out, recipe="one", data=data, model=str(tmp_path / "base"))
     assert (out / "adapter_model.safetensors").is_file()
     assert json.loads((out / "adapter_config.json").read_text())["r"] == 2
+
+
+def test_the_shipped_adapter_is_scaled_as_its_recipe_trained_it():
+    from hybridmem_plugins.generation import loading
+
+    told = json.loads((loading.SHIPPED_ADAPTERS / "smollm2-135m" / "adapter_config.json").read_text())
+    config = get_recipe("smollm2-135m").config
+    assert (told["r"], told["lora_alpha"]) == (config.rank, config.alpha)
