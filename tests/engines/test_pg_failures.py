@@ -312,7 +312,7 @@ def kill(pid: int) -> None:
         pytest.skip("the server's processes are not ours to end")
 
 
-def wait_for(call: Callable[[], Any], seconds: float = 30) -> None:
+def wait_for(call: Callable[[], Any], seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
