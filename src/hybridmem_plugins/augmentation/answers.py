@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 # Invisible format characters (zero-width spaces and joiners, soft hyphen, byte order mark) hide nothing from a reader.
@@ -131,3 +131,15 @@ def _padded(folded: str) -> str:
 def _tokens(folded: str) -> list[str]:
     pattern = _ASCII_TOKEN if folded.isascii() else _TOKEN
     return [token for token in pattern.findall(folded) if token not in _ARTICLES]
+
+
+def words_around(text: str, spans: Sequence[str], most: int) -> str:
+    """Cut a sentence of more than so many words to those around all spans of an answer; empty where none hold them.
+
+    >>> words_around("Well before that, in 1843, she wrote it down", ["1843"], 3)
+    'in 1843, she'
+    """
+    words = text.split(" ")
+    windows = (" ".join(words[at : at + most]) for at in range(max(1, len(words) - most + 1)))
+    fitting = [window for window in windows if all(contains_answer(window, [span]) for span in spans)]
+    return fitting[len(fitting) // 2] if fitting else ""

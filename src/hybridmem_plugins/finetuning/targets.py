@@ -8,7 +8,7 @@ from typing import Any
 
 from rapidfuzz import fuzz
 
-from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
+from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer, words_around
 from hybridmem_plugins.augmentation.operators.context import GOLD_ROLES
 from hybridmem_plugins.augmentation.templates import ANSWER_MARK
 
@@ -92,19 +92,8 @@ def _sentence(row: Mapping[str, Any], spans: Sequence[str], shown: str) -> str |
             text = " ".join(sentence.split())
             if not text or not all(contains_answer(text, [span]) for span in spans):
                 continue
-            text = _shortened(text, spans)
+            text = words_around(text, spans, MOST_WORDS) or text
             score = len(asked & set(normalise_answer(text).split()))
             if score > best_score and fuzz.partial_ratio(text, shown) >= _READABLE:
                 best, best_score = text, score
     return best
-
-
-def _shortened(text: str, spans: Sequence[str]) -> str:
-    """Cut a long sentence to the words around its answer."""
-    words = text.split(" ")
-    if len(words) <= MOST_WORDS:
-        return text
-    starts = range(len(words) - MOST_WORDS + 1)
-    windows = (" ".join(words[start : start + MOST_WORDS]) for start in starts)
-    fitting = [window for window in windows if all(contains_answer(window, [span]) for span in spans)]
-    return fitting[len(fitting) // 2] if fitting else text

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
+from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer, words_around
 from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template, read_reply
 from hybridmem_plugins.extraction.sentences import sentence_spans
 from hybridmem_plugins.generation.chat import render_chat
@@ -215,10 +215,7 @@ def find_evidence(question: str, answer: str, text: str) -> str:
     sentences = (" ".join(text[start:end].split()) for start, end in sentence_spans(text))
     holding = [one for one in sentences if answer and contains_answer(one, [answer])]
     best = max(holding, key=lambda one: len(asked & set(normalise_answer(one).split())), default="")
-    words = best.split()
-    windows = (" ".join(words[at : at + MOST_QUOTED]) for at in range(max(1, len(words) - MOST_QUOTED + 1)))
-    fitting = [window for window in windows if answer and contains_answer(window, [answer])]
-    return fitting[len(fitting) // 2] if fitting else ""
+    return words_around(best, [answer], MOST_QUOTED) if best else ""
 
 
 def _agree(one: frozenset[str], other: frozenset[str]) -> bool:
