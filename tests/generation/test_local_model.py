@@ -128,3 +128,27 @@ def test_settings_check_themselves():
     assert GenerationSettings(stop="end").stop == ("end",)
     with pytest.raises(TypeError, match="strings"):
         GenerationSettings(stop=[3])
+
+
+def test_an_adapter_for_templates_leaves_all_other_chats_to_the_base(shipped, real_model):
+    asked = shipped.rag_messages("Who wrote it?", ["It was written by Ada."])
+    plain, told = shipped.generate([LIST, asked], max_new_tokens=8)
+    assert (plain.adapter, told.adapter) == ("base", "smollm2-135m")
+    assert plain.text == real_model.chat(LIST, max_new_tokens=8).text
+    assert told.text != real_model.chat(asked, max_new_tokens=8).text
+    *pieces, last = shipped.stream(LIST, max_new_tokens=8)
+    assert ("".join(pieces), last.adapter) == (plain.text, "base")
+    shipped.template_only.remove("smollm2-135m")
+    try:
+        assert shipped.chat(LIST, max_new_tokens=8).adapter == "smollm2-135m"
+    finally:
+        shipped.template_only.add("smollm2-135m")
+
+
+def test_what_an_adapter_is_for_must_be_true_or_false(tmp_path):
+    from hybridmem_plugins.generation import loading
+
+    assert not loading.adapter_template_only(tmp_path)
+    (tmp_path / loading.ANSWERING).write_text('{"template_only": "yes"}')
+    with pytest.raises(ValueError, match="template_only"):
+        loading.adapter_template_only(tmp_path)

