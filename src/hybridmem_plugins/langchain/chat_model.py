@@ -41,7 +41,9 @@ _OPTIONS = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "adap
 class FinetunedChatModel(BaseChatModel):
     r"""A local causal language model, with or without adapters, as a chat model.
 
-    Every option can be set here and again for a call: `model.invoke(messages, adapter="base", temperature=0.7)`.
+    Every option can be set here and again for a call: `model.invoke(messages, adapter="base", temperature=0.7)`. The
+    shipped adapter answers the prompts of `augmentation.templates` alone, all other chats are the base's; see
+    `generation.LocalModel`. `response_metadata["adapter"]` says which it was.
 
     Example:
         ```python

@@ -35,7 +35,8 @@ class FinetunedLLM(FunctionCallingLLM):
     r"""A local causal language model, with or without adapters, as a LlamaIndex LLM.
 
     Every option can be set here and again for a call: `llm.complete("Hi", adapter="base", stop=["\\n"])`. Prompts go
-    through the chat template always, completions too.
+    through the chat template always, completions too. The shipped adapter answers the prompts of
+    `augmentation.templates` alone, all other chats are the base's; see `generation.LocalModel`.
 
     Example:
         ```python
