@@ -11,6 +11,7 @@ import argparse
 from fast_llama import FastLocal
 from hybridmem_plugins.finetuning.evaluate import load_items
 from hybridmem_plugins.finetuning.metrics import bootstrap, score_answer
+from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation.decoding import GenerationSettings
 
 PROMPT = (
@@ -33,18 +34,12 @@ def main():
     print("| | base | adapter, awake |\n|---|---|---|")
     for condition in ("clean", "hard"):
         asked = [one for one in items if one.condition == condition]
-        ids = [
-            local.tokens(local.tokenizer.apply_chat_template(prompt(one), tokenize=False, add_generation_prompt=True))
-            for one in asked
-        ]
+        ids = [local.tokens(render_chat(local.tokenizer, prompt(one))) for one in asked]
         cells = []
         for adapter in ("base", "smollm2-135m"):
             replies = local.generate_ids(ids, settings, adapter)
-            cells.append(
-                bootstrap(
-                    [float(score_answer(r.text, one.answers).contained) for r, one in zip(replies, asked, strict=True)]
-                )
-            )
+            told = zip(replies, asked, strict=True)
+            cells.append(bootstrap([float(score_answer(reply.text, one.answers).contained) for reply, one in told]))
         print(f"| {condition} | {cells[0]} | {cells[1]} |", flush=True)
 
 

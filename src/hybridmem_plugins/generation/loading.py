@@ -69,15 +69,14 @@ def adapter_reading(adapter: str | Path) -> ReadingWeights | None:
     Raises:
         ValueError: The file beside the adapter does not hold the five numbers.
     """
-    file = _answering(adapter)
-    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    told = _told(adapter)
     if "reading" not in told:
         return None
     try:
         return ReadingWeights(**{str(name): float(value) for name, value in told["reading"].items()})
     except (ValueError, TypeError, AttributeError) as error:
         names = ", ".join(ReadingWeights.__dataclass_fields__)
-        msg = f"'reading' in '{file}' must hold the numbers {names} ({error})."
+        msg = f"'reading' in '{_answering(adapter)}' must hold the numbers {names} ({error})."
         raise ValueError(msg) from error
 
 
@@ -87,12 +86,17 @@ def adapter_template_only(adapter: str | Path) -> bool:
     Raises:
         ValueError: The file beside the adapter says neither true nor false.
     """
-    file = _answering(adapter)
-    told = json.loads(file.read_text(encoding="utf-8")).get("template_only", False) if file.is_file() else False
-    if not isinstance(told, bool):
-        msg = f"'template_only' in '{file}' must be true or false."
+    only = _told(adapter).get("template_only", False)
+    if not isinstance(only, bool):
+        msg = f"'template_only' in '{_answering(adapter)}' must be true or false."
         raise ValueError(msg)
-    return told
+    return only
+
+
+def _told(adapter: str | Path) -> dict[str, Any]:
+    """Return what stands in the file beside an adapter, nothing where there is none."""
+    file = _answering(adapter)
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def _answering(adapter: str | Path) -> Path:
