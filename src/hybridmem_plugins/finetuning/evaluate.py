@@ -26,10 +26,10 @@ from hybridmem_plugins.generation.local_model import LocalModel, ReadingMode
 from hybridmem_plugins.generation.reading import (
     Reading,
     ReadingWeights,
-    contexts_of,
     find_evidence,
     find_leads,
     read_contexts,
+    read_questions,
     settle,
 )
 from hybridmem_plugins.passage import Passage
@@ -105,17 +105,9 @@ def read_each(
     Returns:
         For each item the readings of `reading.contexts_of`: of nothing, of each passage, and of each under its lead.
     """
-    asked: dict[tuple[Any, ...], tuple[str, list[Passage]]] = {}
-    keys: list[list[tuple[Any, ...]]] = []
-    for item, passages in _shown(items):
-        keys.append([])
-        for context in contexts_of(passages, find_leads(item.question, passages)):
-            key = (item.question, *((one.title, one.text) for one in context))
-            asked[key] = (item.question, context)
-            keys[-1].append(key)
-    read = read_contexts(local, asked.values(), adapter=adapter, template=template, max_new_tokens=max_new_tokens)
-    found = dict(zip(asked, read, strict=True))
-    return [[found[key] for key in own] for own in keys]
+    asked = [(item.question, passages) for item, passages in _shown(items)]
+    options: dict[str, Any] = {"adapter": adapter, "template": template, "max_new_tokens": max_new_tokens}
+    return [own.readings for own in read_questions(local, asked, **options)]
 
 
 def _shown(items: Sequence[EvalItem]) -> list[tuple[EvalItem, list[Passage]]]:

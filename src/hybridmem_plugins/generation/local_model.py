@@ -14,7 +14,7 @@ from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template, i
 from hybridmem_plugins.generation import loading
 from hybridmem_plugins.generation.chat import Message, render_chat, supports_tools
 from hybridmem_plugins.generation.decoding import GenerationSettings, Row, decode
-from hybridmem_plugins.generation.reading import ReadingWeights, contexts_of, find_leads, read_contexts, settle
+from hybridmem_plugins.generation.reading import ReadingWeights, read_questions, settle
 from hybridmem_plugins.passage import Passage
 
 BASE = "base"
@@ -363,18 +363,12 @@ class LocalModel:
     ) -> list[Generation]:
         """Answer questions, reading each passage alone; see `answer`. All readings are decoded together."""
         self.reads("each", adapter)
-        name, turns, contexts = self.check_adapter(adapter), [], list[tuple[str, list[Passage]]]()
-        for question, given in asked:
-            passages = [Passage(one) if isinstance(one, str) else one for one in given]
-            leads = find_leads(question, passages)
-            turns.append((passages, leads, len(contexts)))
-            contexts += [(question, context) for context in contexts_of(passages, leads)]
-        readings = read_contexts(self, contexts, adapter=name, template=template, cancelled=cancelled, **settings)
+        name = self.check_adapter(adapter)
+        shown = [(question, [Passage(p) if isinstance(p, str) else p for p in given]) for question, given in asked]
         results = []
-        for passages, leads, start in turns:
-            own = readings[start : start + 1 + len(passages) + len(leads)]
-            chosen = settle(passages, leads, own, self.reading_weights[name], caution)
-            read, written = sum(one.input_tokens for one in own), sum(one.output_tokens for one in own)
+        for own in read_questions(self, shown, adapter=name, template=template, cancelled=cancelled, **settings):
+            chosen = settle(own.passages, own.leads, own.readings, self.reading_weights[name], caution)
+            read, written = sum(r.input_tokens for r in own.readings), sum(r.output_tokens for r in own.readings)
             results.append(Generation(chosen.text, "stop", read, written, name))
         return results
 

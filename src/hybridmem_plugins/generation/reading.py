@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer, words_around
-from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template, read_reply
+from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template, read_reply, said_about
 from hybridmem_plugins.extraction.sentences import sentence_spans
 from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation.decoding import GenerationSettings, Row
@@ -221,6 +221,42 @@ def find_evidence(question: str, answer: str, text: str) -> str:
 def _agree(one: frozenset[str], other: frozenset[str]) -> bool:
     """Tell whether two answers say the same, one perhaps more fully."""
     return one == other or bool(one and other and (one < other or other < one))
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A question's passages, read.
+
+    Attributes:
+        passages: What was retrieved.
+        leads: From `find_leads`.
+        readings: Of `contexts_of` them, in their order.
+    """
+
+    passages: list[Passage]
+    leads: list[Lead]
+    readings: list[Reading]
+
+
+def read_questions(local: LocalModel, asked: Iterable[tuple[str, Sequence[Passage]]], **options: Any) -> list[Read]:
+    """Read every passage of every question alone, all in one go; what a question has several times is read once.
+
+    Args:
+        local: The model.
+        asked: Questions with their passages.
+        **options: See `read_contexts`.
+    """
+    contexts: dict[tuple[Any, ...], tuple[str, list[Passage]]] = {}
+    turns: list[tuple[list[Passage], list[Lead], list[tuple[Any, ...]]]] = []
+    for question, given in asked:
+        passages = list(given)
+        leads, keys = find_leads(question, passages), list[tuple[Any, ...]]()
+        for context in contexts_of(passages, leads):
+            keys.append((question, *((said_about(one), one.text) for one in context)))
+            contexts[keys[-1]] = (question, context)
+        turns.append((passages, leads, keys))
+    found = dict(zip(contexts, read_contexts(local, contexts.values(), **options), strict=True))
+    return [Read(passages, leads, [found[key] for key in keys]) for passages, leads, keys in turns]
 
 
 def read_contexts(
