@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hybridmem_plugins.augmentation.answers import contains_answer
+from hybridmem_plugins.augmentation.templates import ANSWER_CUE
 from hybridmem_plugins.finetuning.rows import IGNORED, RowEncoder, check_labels, shrink_context
 
 
@@ -64,11 +65,32 @@ def test_a_row_without_prompt_is_refused(tokenizer):
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
 def test_shrinking_keeps_question_headings_and_answer(share):
     text = f"[1] Heading\n{'alpha ' * 120}Ada Lovelace {'beta ' * 120}\n\nQuestion: who?"
-    short = shrink_context(text, "Ada Lovelace", share)
+    short = shrink_context(text, ["Ada Lovelace"], share)
     assert len(short) < len(text)
     assert short.startswith("[1] Heading\n")
     assert short.endswith("\n\nQuestion: who?")
     assert contains_answer(short, ["Ada Lovelace"])
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "1843",
+        "[2] 1843",
+        "[2] it was in 1843 .\nAnswer: 1843",
+        "The passages disagree: passage 2 says “1843”, passage 3 says “1912”.",
+    ],
+)
+@pytest.mark.parametrize("cue", ["", ANSWER_CUE])
+def test_a_long_row_keeps_its_answer_and_question_whatever_its_form(tokenizer, completion, cue):
+    asked = "question: in what year was it that she wrote the very first one of all the programs ?"
+    passages = ["one " * 150, f"{'two ' * 150}it was in 1843 . {'two ' * 40}", "three " * 90]
+    text = "\n\n".join([*passages, asked]) + cue
+    encoded = RowEncoder(tokenizer, max_length=360).encode({"prompt": text, "completion": completion})
+    prompt = [token for token, label in zip(encoded.input_ids, encoded.labels, strict=True) if label == IGNORED]
+    assert contains_answer(tokenizer.decode(prompt), ["1843"])
+    assert asked in tokenizer.decode(prompt)
+    assert cue.strip() in tokenizer.decode(prompt)
 
 
 def _broken(row, what):

@@ -14,13 +14,11 @@ from hybridmem_plugins.augmentation.decontamination import Evaluations
 from hybridmem_plugins.augmentation.examples import Example, check_chunks, read_beir, read_example
 from hybridmem_plugins.augmentation.labels import label, target
 from hybridmem_plugins.augmentation.pools import ChunkStore
+from hybridmem_plugins.augmentation.templates import ANSWER_CUE
 from hybridmem_plugins.passage import Passage
 
 if TYPE_CHECKING:
     from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter
-
-ANSWER_CUE = "\n\nAnswer:"
-"""Ends the plain `prompt`, so that what follows is the completion."""
 
 
 class NoisyDataset:

@@ -19,6 +19,9 @@ ABSTENTION = "The passages do not contain the answer."
 ANSWER_MARK = "Answer: "
 """Stands before the answer proper where a reply quotes first."""
 
+ANSWER_CUE = "\n\nAnswer:"
+"""Ends a prompt of plain text, so that what follows is the completion."""
+
 NOTHING_RETRIEVED = "(no passage was retrieved)"
 SHOWN_METADATA = ("source", "author", "date", "page")
 """Metadata keys that a prompt shows where a passage has them."""

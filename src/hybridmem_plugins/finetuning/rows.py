@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer
+from hybridmem_plugins.augmentation.templates import ANSWER_CUE, read_reply
 from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation.loading import stop_token_ids
 
@@ -67,6 +68,15 @@ def row_completion(row: Mapping[str, Any]) -> str:
     return str(completion)
 
 
+_SAID = re.compile("“([^”]+)”")
+
+
+def _answers(row: Mapping[str, Any]) -> list[str]:
+    """Return what must stay readable in a row's context: its completion's answer, or those that it quotes."""
+    answer = read_reply(row_completion(row)).answer
+    return [answer, *_SAID.findall(answer), *(span for form in row.get("answer_spans") or () for span in form)]
+
+
 class RowEncoder:
     """Encodes rows for one tokenizer.
 
@@ -100,7 +110,7 @@ class RowEncoder:
         """
         completion = [*self._tokens(row_completion(row)), self.end]
         room = self.max_length - len(completion)
-        prompt = self._fit(row_messages(row), row_completion(row), room, row.get("id", "?"))
+        prompt = self._fit(row_messages(row), _answers(row), room, row.get("id", "?"))
         ids = prompt + completion
         labels = [IGNORED] * len(prompt) + completion
         guard = [1] * (len(prompt) - 1) + [0] * (len(completion) + 1)
@@ -116,11 +126,11 @@ class RowEncoder:
         ids = ids[: self.max_length]
         return EncodedRow(ids, [IGNORED] * len(ids), [1] * (len(ids) - 1) + [0])
 
-    def _fit(self, messages: list[dict[str, str]], completion: str, room: int, name: Any) -> list[int]:
+    def _fit(self, messages: list[dict[str, str]], answers: Sequence[str], room: int, name: Any) -> list[int]:
         ids = self._tokens(render_chat(self.tokenizer, messages))
         while len(ids) > room:
             text = messages[-1]["content"]
-            shorter = shrink_context(text, completion, 1.0 - max(room, 0) / len(ids))
+            shorter = shrink_context(text, answers, 1.0 - max(room, 0) / len(ids))
             if len(shorter) >= len(text):
                 msg = (
                     f"Row {name!r} needs {len(ids)} prompt tokens and has room for {room}, with nothing left to "
@@ -143,19 +153,20 @@ def fitting_rows(rows: Iterable[Mapping[str, Any]], tokenizer: Any, max_length: 
     return encoded, left_out
 
 
-def shrink_context(text: str, answer: str, share: float, piece: int = 30) -> str:
+def shrink_context(text: str, answers: Sequence[str], share: float, piece: int = 30) -> str:
     """Leave out about a share of a prompt's context words, latest first.
 
-    The last paragraph (the question), short lines (headings, fences, tags) and every run of words near the answer
-    stay.
+    The last paragraph (the question; a cue to answer after it is none), short lines (headings, fences, tags) and every
+    run of words near an answer stay.
 
     Args:
         text: User message with contexts and, last, the question.
-        answer: Text that must stay readable where the contexts hold it.
+        answers: Texts that must stay readable where the contexts hold them.
         share: Share of the words to drop, in (0, 1].
         piece: Words that are kept or dropped together.
     """
-    context, separator, question = text.rpartition("\n\n")
+    body = text.removesuffix(ANSWER_CUE)
+    context, separator, question = body.rpartition("\n\n")
     lines = [re.findall(r"\S+\s*", line) or [line] for line in context.split("\n")]
     pieces = [[words[at : at + piece] for at in range(0, len(words), piece)] for words in lines]
     spare = sum(len(words) for words in lines if len(words) > piece // 3)
@@ -163,21 +174,21 @@ def shrink_context(text: str, answer: str, share: float, piece: int = 30) -> str
     for line in reversed(pieces):
         if sum(map(len, line)) <= piece // 3:
             continue
-        near = _near_answer(line, answer)
+        near = _near_answer(line, answers)
         for position in reversed(range(len(line))):
             if to_drop > 0 and position not in near:
                 to_drop -= len(line[position])
                 line[position] = []
     kept = "\n".join("".join(word for words in line for word in words).rstrip() for line in pieces)
-    return kept + separator + question
+    return kept + separator + question + text[len(body) :]
 
 
-def _near_answer(line: list[list[str]], answer: str) -> set[int]:
+def _near_answer(line: list[list[str]], answers: Sequence[str]) -> set[int]:
     near: set[int] = set()
     for position, words in enumerate(line):
-        if contains_answer("".join(words), [answer]):
+        if contains_answer("".join(words), answers):
             near.add(position)
-        elif contains_answer("".join([*words, *(line[position + 1] if position + 1 < len(line) else [])]), [answer]):
+        elif contains_answer("".join([*words, *(line[position + 1] if position + 1 < len(line) else [])]), answers):
             near.update((position, position + 1))
     return near
 
