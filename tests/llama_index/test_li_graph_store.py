@@ -231,6 +231,15 @@ def test_files(tmp_path: Path) -> None:
             NetworkXPropertyGraphStore.from_dict(bad)
 
 
+def test_an_empty_store_is_a_store(tmp_path: Path) -> None:
+    store = NetworkXPropertyGraphStore()
+    context = StorageContext.from_defaults(property_graph_store=store)
+    index_over(context.property_graph_store)
+    assert "Ada" in entities(store)
+    StorageContext.from_defaults(property_graph_store=NetworkXPropertyGraphStore()).persist(str(tmp_path))
+    assert len(NetworkXPropertyGraphStore.from_persist_dir(str(tmp_path))) == 0
+
+
 def test_networkx_in_and_out(store: NetworkXPropertyGraphStore) -> None:
     plain = store.graph
     assert isinstance(plain, nx.MultiDiGraph)

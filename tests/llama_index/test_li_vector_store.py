@@ -155,6 +155,15 @@ def test_a_storage_context_keeps_it(store: HnswVectorStore, tmp_path: Path) -> N
         HnswVectorStore.from_persist_dir(str(tmp_path / "nowhere"))
 
 
+def test_an_empty_store_is_a_store(tmp_path: Path) -> None:
+    empty = HnswVectorStore(tmp_path / "memory")
+    storage_context = StorageContext.from_defaults(vector_store=empty)
+    VectorStoreIndex(nodes(), storage_context=storage_context, embed_model=MODEL)
+    storage_context.persist(str(tmp_path / "storage"))
+    empty.close()
+    assert len(HnswVectorStore(tmp_path / "memory")) == len(HnswVectorStore.from_persist_dir(tmp_path / "storage")) == 6
+
+
 def test_a_folder_keeps_every_change(tmp_path: Path) -> None:
     first = HnswVectorStore(tmp_path / "memory")
     first.add(embedded())

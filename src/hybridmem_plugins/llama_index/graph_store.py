@@ -81,6 +81,10 @@ class NetworkXPropertyGraphStore(PropertyGraphStore):
     def __len__(self) -> int:
         return len(self._data.graph)
 
+    def __bool__(self) -> bool:
+        """Say yes, also while it is empty: LlamaIndex takes a store that is false for none given."""
+        return True
+
     # --- reading -------------------------------------------------------------------------------------------------
 
     def get(self, properties: dict[str, Any] | None = None, ids: list[str] | None = None) -> list[LabelledNode]:

@@ -79,6 +79,10 @@ class HnswVectorStore(BasePydanticVectorStore):
     def __len__(self) -> int:
         return len(self._store)
 
+    def __bool__(self) -> bool:
+        """Say yes, also while it is empty: LlamaIndex takes a store that is false for none given."""
+        return True
+
     def close(self) -> None:
         """Close the files; a second call does nothing."""
         self._store.close()
