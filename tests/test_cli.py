@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,15 @@ def test_index_of_a_shrunken_document_forgets_its_old_end(fake: type[FakeMemory]
         content = "".join(f"# Heading {n}\n\nText {n}.\n\n" for n in range(count))
         (tmp_path / "a.md").write_text(content, encoding="utf-8")
         assert f"now holds {count + 2}." in runner.invoke(cli.app, arguments).output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_index_of_names_that_read_the_same_keeps_all(fake: type[FakeMemory], tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\xfe.md")).write_text("".join(f"# {n}\n\nText {n}.\n\n" for n in range(6)))
+    (tmp_path / os.fsdecode(b"a\xff.md")).write_text("Other text.")
+    for _ in range(2):
+        result = runner.invoke(cli.app, ["index", str(tmp_path), "--memory", str(tmp_path / "memory")])
+        assert "now holds 7." in result.output
 
 
 def test_index_leaves_out_the_memory_inside_the_folder(fake: type[FakeMemory], documents: Path) -> None:

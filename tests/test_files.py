@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -304,6 +305,16 @@ def test_base_gives_a_file_one_source_however_it_is_named(tmp_path: Path, monkey
         assert [p.id for p in read_passages(path, base=tmp_path)] == ["docs/a.md#0"]
     (passage,) = read_passages("a.md", base=tmp_path / "elsewhere")
     assert passage.metadata["source"] == (tmp_path / "docs" / "a.md").as_posix()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_no_utf8_get_a_source_each(tmp_path: Path, skipped: Skipped) -> None:
+    for name in (b"a\xfe.md", b"a\xff.md"):
+        (tmp_path / os.fsdecode(name)).write_text(f"Text of {name!r}.", encoding="utf-8")
+    first, second = read_passages(tmp_path, on_skip=skipped, base=tmp_path)
+    assert first.id == "a\N{REPLACEMENT CHARACTER}.md#0"
+    assert str(second.id).startswith("a\N{REPLACEMENT CHARACTER}.md~")
+    assert skipped == []
 
 
 def test_lengths_of_documents_are_reported(tmp_path: Path, skipped: Skipped) -> None:

@@ -140,11 +140,15 @@ def index(
 
     skipped: list[tuple[str, str]] = []
     lengths: dict[str, int] = {}
+
+    def keep_longest(source: str, count: int) -> None:
+        lengths[source] = max(count, lengths.get(source, 0))
+
     found = read_passages(
         paths,
         max_words=max_words,
         on_skip=lambda path, reason: skipped.append((str(path), reason)),
-        on_document=lengths.__setitem__,
+        on_document=keep_longest,
         exclude=[memory],
         # Ids then depend neither on the working folder nor on how a path was typed: indexing again replaces.
         base=Path(os.path.abspath(memory)).parent,

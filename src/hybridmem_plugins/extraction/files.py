@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import warnings
@@ -172,7 +173,9 @@ def _source(path: Path, root: Path, base: Path | None, taken: set[str]) -> str:
         near = path.relative_to(root).as_posix() if path != root else path.name
         names = [near, f"{root.name}/{near}", whole.as_posix()]
     readable = [os.fsencode(name).decode("utf-8", "replace") for name in names]
-    return next((name for name in readable if name not in taken), readable[-1])
+    # Names that differ only in bytes that are not UTF-8 read the same; one's passages must not replace the other's.
+    told_apart = f"{readable[-1]}~{hashlib.sha256(os.fsencode(names[-1])).hexdigest()[:8]}"
+    return next((name for name in readable if name not in taken), told_apart)
 
 
 def _read_file(path: Path, source: str, options: _Options) -> Iterator[Passage]:
