@@ -163,6 +163,18 @@ def test_index_of_a_shrunken_document_forgets_its_old_end(fake: type[FakeMemory]
         assert f"now holds {count + 2}." in runner.invoke(cli.app, arguments).output
 
 
+def test_index_of_an_emptied_file_forgets_it(fake: type[FakeMemory], documents: Path, tmp_path: Path) -> None:
+    arguments = ["index", str(documents), "--memory", str(tmp_path / "memory")]
+    assert "now holds 2." in runner.invoke(cli.app, arguments).output
+    (documents / "dram.md").write_bytes(b"")
+    assert "now holds 1." in runner.invoke(cli.app, arguments).output
+    (documents / "dennard.txt").write_bytes(b"\n")
+    result = runner.invoke(cli.app, arguments)  # nothing is left to store
+    assert (result.exit_code, "now holds 0." in result.output) == (0, True), result.output
+    result = runner.invoke(cli.app, arguments)
+    assert (result.exit_code, "Error: no passage found" in result.output) == (1, True), result.output
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 def test_index_of_names_that_read_the_same_keeps_all(fake: type[FakeMemory], tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"a\xfe.md")).write_text("".join(f"# {n}\n\nText {n}.\n\n" for n in range(6)))

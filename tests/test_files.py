@@ -323,11 +323,13 @@ def test_lengths_of_documents_are_reported(tmp_path: Path, skipped: Skipped) -> 
         "b.md": "# B",
         "c.jsonl": '{"text": "c"}',
         "d.md": "\0",
+        "e.txt": " \n",
     }.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
+    (tmp_path / "f.txt").write_bytes(b"caf\xe9")
     lengths: dict[str, int] = {}
     found = list(read_passages(tmp_path, on_skip=skipped, on_document=lengths.__setitem__))
-    assert lengths == {"a.md": 2, "b.md": 0}
+    assert lengths == {"a.md": 2, "b.md": 0, "e.txt": 0}, "what cannot be read may still have its text"
     assert len(found) == 3
 
 

@@ -133,7 +133,11 @@ def index(
 ) -> None:
     """Read Markdown, text, HTML and JSON lines into a memory.
 
-    Indexing a file again replaces its passages. Hidden files are passed over.
+    Indexing a file again replaces its passages, and an emptied file loses them. Hidden files are passed over.
+
+    What is gone from a folder, or from JSON lines, stays in the memory until it is forgotten:
+
+    hybridmem delete MEMORY --filter '{"source": "docs/a.md"}'
     """
     from hybridmem_plugins import cli_views
     from hybridmem_plugins.extraction.files import read_passages
@@ -154,20 +158,22 @@ def index(
         base=Path(os.path.abspath(memory)).parent,
     )
     passages = cli_views.counted(found)
-    if passages:
+    forgotten = 0
+    # Files that were emptied leave nothing to store, only something to forget.
+    if passages or (lengths and memory.is_dir() and any(memory.iterdir())):
         started = time.perf_counter()
-        total = _store(passages, lengths, memory, engine, workers)
+        total, forgotten = _store(passages, lengths, memory, engine, workers)
         cli_views.print_indexed(len(passages), time.perf_counter() - started, memory, total)
     cli_views.print_skipped(skipped, None if all_skipped else SKIPPED_SHOWN)
-    if not passages:
+    if not passages and not forgotten:
         msg = "no passage found in " + ", ".join(str(path) for path in paths)
         raise ValueError(msg)
 
 
 def _store(
     passages: list[Passage], lengths: dict[str, int], folder: Path, engine: str | None, workers: int | None
-) -> int:
-    """Add passages in batches under a progress bar, and return how many the memory then holds."""
+) -> tuple[int, int]:
+    """Add passages in batches under a progress bar; return how many the memory then holds, and has forgotten."""
     from hybridmem_plugins import HybridMemory, cli_views
     from hybridmem_plugins.filling import fill
 
@@ -183,21 +189,25 @@ def _store(
             if engine is None:
                 for start in range(0, len(passages), BATCH):
                     stored_more(len(opened.add(passages[start : start + BATCH])))
-            else:
+            elif passages:
                 fill(opened, passages, engine=engine, workers=workers, advance=stored_more)
-            _forget_rest(opened, lengths)
-            return len(opened)
+            forgotten = _forget_rest(opened, lengths)
+            return len(opened), forgotten
     except KeyboardInterrupt:
         typer.echo(f"Stopped: {stored:,} of {len(passages):,} passages are stored; index again to go on.", err=True)
         raise
 
 
-def _forget_rest(memory: HybridMemory, lengths: dict[str, int]) -> None:
-    """Delete what earlier, longer versions of documents left: passages with numbers beyond the last one."""
+def _forget_rest(memory: HybridMemory, lengths: dict[str, int]) -> int:
+    """Delete what earlier, longer versions of documents left, passages with numbers beyond the last, and count them."""
+    forgotten = 0
     while lengths:
         ids = {f"{source}#{length + step}": source for source, length in lengths.items() for step in range(LOOK_AHEAD)}
-        longer = {ids[identifier] for identifier in memory.delete(list(ids))}
+        gone = memory.delete(list(ids))
+        forgotten += len(gone)
+        longer = {ids[identifier] for identifier in gone}
         lengths = {source: length + LOOK_AHEAD for source, length in lengths.items() if source in longer}
+    return forgotten
 
 
 @app.command()

@@ -56,7 +56,8 @@ def read_passages(
         on_skip: Receives the path and the reason for each file, line or folder that yields no passage. Without it,
             each is a warning.
         on_document: Receives the `source` of each document that was split and the number of its passages, so that
-            a caller can forget what a longer version of it left behind. Not called for JSON lines.
+            a caller can forget what a longer version of it left behind: 0 for an empty file. Not called for JSON
+            lines, nor for files that cannot be read as text.
         exclude: Files and folders to leave out without a report, such as the folder of the memory itself.
         base: Folder that `source` is relative to, in place of those in `paths`; files outside of it have their whole
             path. With it, a file has the same source, and its passages the same ids, however it is named in `paths`.
@@ -183,7 +184,7 @@ def _read_file(path: Path, source: str, options: _Options) -> Iterator[Passage]:
     if suffix in _JSON_LINES:
         yield from jsonl_passages(path, source, options.skip)
     elif suffix in SUFFIXES:
-        text = _read_text(path, options.skip)
+        text = _read_text(path, source, options)
         if text is not None:
             yield from _split(text, path, source, options)
     else:
@@ -209,17 +210,18 @@ def _split(text: str, path: Path, source: str, options: _Options) -> Iterator[Pa
         options.skip(path, "no text in it")
 
 
-def _read_text(path: Path, skip: OnSkip) -> str | None:
+def _read_text(path: Path, source: str, options: _Options) -> str | None:
     data = path.read_bytes()
     if not data.strip():
-        skip(path, "empty")
+        options.skip(path, "empty")
+        options.report(source, 0)  # it may have been longer when it was read before
     elif b"\0" in data and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        skip(path, "binary")
+        options.skip(path, "binary")
     else:
         try:
             return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         except UnicodeDecodeError as error:
-            skip(path, f"not UTF-8 (byte {error.start})")
+            options.skip(path, f"not UTF-8 (byte {error.start})")
     return None
 
 
