@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
-from langchain_core.runnables import RunnableLambda
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from hybridmem_plugins.langchain import HybridRetriever, create_hybrid_chain
@@ -89,6 +92,102 @@ def test_filters_reach_the_memory_and_nothing_else(retriever) -> None:
     foreign = create_hybrid_chain(RunnableLambda(lambda question: DOCUMENTS), FakeListChatModel(responses=["x"]))
     with pytest.raises(ValueError, match="takes no filter"):
         foreign.invoke({"input": QUESTION, "filter": {"tenant": "b"}})
+
+
+LEADERS = [
+    Document("Falcon is led by Mira Stone.", metadata={"title": "Falcon", "tenant": "a"}, id="a1"),
+    Document("Mira Stone founded Falcon in secret.", metadata={"title": "Mira Stone", "tenant": "a"}, id="a2"),
+    Document("Falcon is led by Tom Reed.", metadata={"title": "Falcon", "tenant": "b"}, id="b1"),
+]
+LEADS = "Who leads Falcon?"
+B_ONLY = {"tenant": "b"}
+
+
+@pytest.fixture
+def leaders():
+    made = HybridRetriever.from_documents(LEADERS, k=2)
+    yield made
+    made.close()
+
+
+def added(pieces: Any) -> Any:
+    return functools.reduce(operator.add, pieces)
+
+
+def ids(told: Any) -> list[str | None]:
+    return [document.id for document in told["context"]]
+
+
+async def test_a_keyword_of_any_call_reaches_the_memory(leaders) -> None:
+    chain = create_hybrid_chain(leaders, FakeListChatModel(responses=["Tom Reed"]))
+    bound = chain.bind(filter=B_ONLY)
+    for told in (
+        chain.invoke(LEADS, filter=B_ONLY),
+        chain.batch([LEADS], filter=B_ONLY)[0],
+        added(chain.stream(LEADS, filter=B_ONLY)),
+        await chain.ainvoke(LEADS, filter=B_ONLY),
+        (await chain.abatch([LEADS], filter=B_ONLY))[0],
+        added([piece async for piece in chain.astream(LEADS, filter=B_ONLY)]),
+        bound.invoke(LEADS),
+        added(bound.stream(LEADS)),
+    ):
+        assert ids(told) == ["b1"]
+    assert chain.invoke(LEADS, route="vector")["route"] == "vector"
+    assert bound.invoke({"input": LEADS, "filter": {"tenant": "a"}})["abstained"]  # both hold
+    with pytest.raises(TypeError, match="filters"):
+        chain.invoke(LEADS, filters=B_ONLY)
+    with pytest.raises(TypeError, match="filters"):
+        list(chain.stream(LEADS, filters=B_ONLY))
+
+
+async def test_a_filter_under_a_wrong_name_is_refused_but_other_keys_pass(leaders) -> None:
+    chain = create_hybrid_chain(leaders, FakeListChatModel(responses=["Tom Reed"]))
+    with pytest.raises(ValueError, match="Name it 'filter'"):
+        chain.invoke({"input": LEADS, "filters": B_ONLY})
+    assert ids(chain.invoke({"input": LEADS, "filter": B_ONLY, "chat_history": []})) == ["b1"]
+
+
+async def test_an_input_that_streams_in_is_taken_whole(leaders) -> None:
+    chain = create_hybrid_chain(leaders, FakeListChatModel(responses=["Tom Reed"]))
+    rewriting = RunnableLambda(str) | FakeListChatModel(responses=[LEADS]) | StrOutputParser()
+    first = {"filter": RunnableLambda(lambda question: B_ONLY), "input": RunnablePassthrough()}
+    last = {"input": rewriting, "filter": RunnableLambda(lambda question: B_ONLY)}
+    assigned = {"input": rewriting} | RunnablePassthrough.assign(filter=lambda asked: B_ONLY)
+    for before in (first, last, assigned):
+        sequence = before | chain
+        whole = sequence.invoke(LEADS)
+        assert (ids(whole), whole["input"]) == (["b1"], LEADS)
+        for told in (added(sequence.stream(LEADS)), added([piece async for piece in sequence.astream(LEADS)])):
+            assert (ids(told), told["input"], told["answer"]) == (["b1"], LEADS, whole["answer"])
+
+    def growing(question: Any) -> Any:  # as `JsonOutputParser` does: each piece in the place of the one before
+        yield from ({}, B_ONLY)
+
+    sequence = {"input": rewriting, "filter": RunnableLambda(growing)} | chain
+    assert ids(added(sequence.stream(LEADS))) == ["b1"]
+
+
+async def test_a_filter_around_the_retriever_holds_for_facts_too(leaders) -> None:
+    only_b = HybridRetriever(memory=leaders.memory, k=2, filter=B_ONLY)
+    fields = leaders.configurable_fields(filter=ConfigurableField(id="f"))
+    others = leaders.configurable_alternatives(ConfigurableField(id="which"), b=only_b)
+    chosen = {"configurable": {"f": B_ONLY, "which": "b"}}
+    for source in (leaders.bind(filter=B_ONLY), fields, others, fields.with_config(chosen)):
+        prompts: list[str] = []
+
+        def model(messages: Any, prompts: list[str] = prompts) -> str:
+            prompts.append(str(messages))
+            return "Tom Reed"
+
+        chain = create_hybrid_chain(source, RunnableLambda(model))
+        for told in (chain.invoke(LEADS, chosen), await chain.ainvoke(LEADS, chosen)):
+            assert ids(told) == ["b1"]
+            assert told["facts"] == []
+        assert len(prompts) == 2
+        assert not any("Mira" in prompt for prompt in prompts)
+        # What a call says would take the place of what is bound.
+        with pytest.raises(ValueError, match="takes no filter"):
+            chain.invoke({"input": LEADS, "filter": {"tenant": "a"}})
 
 
 def test_an_unsupported_answer_is_withheld_but_the_reply_is_told(retriever) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import reduce
 from typing import Any
 
 from langchain_core.documents import Document
@@ -10,17 +11,22 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.utils import AddableDict
 
 from hybridmem_plugins.langchain.chat_model import FinetunedChatModel
-from hybridmem_plugins.langchain.documents import to_document
+from hybridmem_plugins.langchain.documents import both_filters, to_document
+from hybridmem_plugins.memory.filters import Filter
+from hybridmem_plugins.retrieval.model import Route
 from hybridmem_plugins.system.answer import Answer, Source
 from hybridmem_plugins.system.hybrid_system import HybridMemorySystem
 
 ChainInput = str | Mapping[str, Any]
 
+_MISNAMED = {"filters": "filter", "where": "filter", "routes": "route"}
+
 
 class HybridChain(Runnable[ChainInput, dict[str, Any]]):
     """Answers a question from a retriever's documents, cites them, and abstains with a reason.
 
-    Takes a question, or a dict with `input` (or `question`) and, over a hybrid memory, maybe `filter` and `route`.
+    Takes a question, or a dict with `input` (or `question`). Over a hybrid memory, `filter` and `route` may be keys of
+    that dict or keywords of the call; of two filters both hold, and a route of the call comes before one of the dict.
     Gives a dict: `input`, `answer`, `reply` (what the model wrote, before it was checked), `context` (documents in the
     order of their numbers; `number` and `cited` are in their metadata), `facts`, `citations`, `abstained`, `reason`,
     `faithful`, `route`, `timings`.
@@ -36,11 +42,11 @@ class HybridChain(Runnable[ChainInput, dict[str, Any]]):
 
     def invoke(self, input: ChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         """Answer one question."""
-        return self._call_with_config(self._answer, input, config)
+        return self._call_with_config(self._answer, input, config, **kwargs)
 
     async def ainvoke(self, input: ChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         """Answer one question without blocking the event loop."""
-        return await self._acall_with_config(self._aanswer, input, config)
+        return await self._acall_with_config(self._aanswer, input, config, **kwargs)
 
     def stream(
         self,
@@ -57,8 +63,8 @@ class HybridChain(Runnable[ChainInput, dict[str, Any]]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> Iterator[dict[str, Any]]:
-        """Answer the last of the inputs piece by piece."""
-        yield from self._transform_stream_with_config(input, self._pieces, config)
+        """Answer one question, which may come in pieces itself, piece by piece."""
+        yield from self._transform_stream_with_config(input, self._pieces, config, **kwargs)
 
     async def astream(
         self,
@@ -81,26 +87,46 @@ class HybridChain(Runnable[ChainInput, dict[str, Any]]):
         **kwargs: Any,
     ) -> AsyncIterator[dict[str, Any]]:
         """Do as `transform`, without blocking the event loop."""
-        async for piece in self._atransform_stream_with_config(input, self._apieces, config):
+        async for piece in self._atransform_stream_with_config(input, self._apieces, config, **kwargs):
             yield piece
 
     # Calls inside run in the context of this one, so that callbacks reach the retriever and the model.
 
-    def _answer(self, asked: ChainInput) -> dict[str, Any]:
-        question, options = read_input(asked)
+    # Their keywords are those that a call may take, so that a misspelt one is refused and not ignored.
+
+    def _answer(self, asked: ChainInput, *, filter: Filter | None = None, route: Route | None = None) -> dict[str, Any]:  # noqa: A002
+        question, options = read_input(asked, filter, route)
         return to_output(self.system.query(question, **options))
 
-    async def _aanswer(self, asked: ChainInput) -> dict[str, Any]:
-        question, options = read_input(asked)
+    async def _aanswer(
+        self,
+        asked: ChainInput,
+        *,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route | None = None,
+    ) -> dict[str, Any]:
+        question, options = read_input(asked, filter, route)
         return to_output(await self.system.aquery(question, **options))
 
-    def _pieces(self, asked: Iterator[ChainInput]) -> Iterator[dict[str, Any]]:
-        question, options = read_input(_last(list(asked)))
+    def _pieces(
+        self,
+        asked: Iterator[ChainInput],
+        *,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        question, options = read_input(reduce(_added, asked, None), filter, route)
         for piece in self.system.stream(question, **options):
             yield _piece(piece)
 
-    async def _apieces(self, asked: AsyncIterator[ChainInput]) -> AsyncIterator[dict[str, Any]]:
-        question, options = read_input(_last([one async for one in asked]))
+    async def _apieces(
+        self,
+        asked: AsyncIterator[ChainInput],
+        *,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        question, options = read_input(reduce(_added, [one async for one in asked], None), filter, route)
         async for piece in self.system.astream(question, **options):
             yield _piece(piece)
 
@@ -132,23 +158,37 @@ def create_hybrid_chain(retriever: Any, model: Any = None, **options: Any) -> Hy
     return HybridChain(HybridMemorySystem(retriever, model, **options))
 
 
-def read_input(asked: ChainInput) -> tuple[str, dict[str, Any]]:
+def read_input(
+    asked: ChainInput,
+    filter: Filter | None = None,  # noqa: A002
+    route: Route | None = None,
+) -> tuple[str, dict[str, Any]]:
     """Return the question of an input, and the options of the call.
+
+    Args:
+        asked: The input.
+        filter: Asked for in addition to the input's own.
+        route: Comes before the input's own.
 
     Raises:
         TypeError: It is neither text nor a mapping.
-        ValueError: A mapping without a question.
+        ValueError: A mapping without a question, or with a filter or route under a wrong name.
     """
-    if isinstance(asked, str):
-        return asked, {}
-    if not isinstance(asked, Mapping):
-        msg = f"the chain takes a question or a dict with 'input', not a {type(asked).__name__}"
+    given: Mapping[str, Any] = {"input": asked} if isinstance(asked, str) else asked
+    if not isinstance(given, Mapping):
+        msg = f"the chain takes a question or a dict with 'input', not a {type(given).__name__}"
         raise TypeError(msg)
-    question = asked.get("input", asked.get("question"))
+    question = given.get("input", given.get("question"))
     if question is None:
-        msg = f"the chain's input has no 'input' (or 'question'), only {sorted(asked)}"
+        msg = f"the chain's input has no 'input' (or 'question'), only {sorted(given)}"
         raise ValueError(msg)
-    return question, {key: asked[key] for key in ("filter", "route") if asked.get(key) is not None}
+    for wrong, right in _MISNAMED.items():
+        # Other keys pass by, since a chain before may carry more along; a lost filter would show what it excludes.
+        if given.get(wrong) is not None:
+            msg = f"the chain's input has {wrong!r}, which it does not know. Name it {right!r}, or leave it out."
+            raise ValueError(msg)
+    options = {"filter": both_filters(given.get("filter"), filter), "route": route or given.get("route")}
+    return question, {key: value for key, value in options.items() if value is not None}
 
 
 def to_output(answer: Answer) -> dict[str, Any]:
@@ -173,7 +213,13 @@ def _piece(piece: str | Answer) -> dict[str, Any]:
     return AddableDict({key: value for key, value in to_output(piece).items() if key != "reply"})
 
 
-def _last(asked: list[ChainInput]) -> ChainInput:
-    if all(isinstance(one, str) for one in asked):
-        return "".join(str(one) for one in asked)  # a question that streams in
-    return asked[-1]
+def _added(whole: Any, piece: Any) -> Any:
+    """Add pieces as `Runnable.transform` does, but key by key: one value that cannot be added costs no other."""
+    if isinstance(whole, AddableDict) and isinstance(piece, AddableDict):
+        return AddableDict({**whole, **{key: _added(whole.get(key), value) for key, value in piece.items()}})
+    if whole is None or piece is None:
+        return piece if whole is None else whole
+    try:
+        return whole + piece
+    except TypeError:
+        return piece

@@ -52,8 +52,10 @@ def as_retriever(source: Any) -> Retriever:
         TypeError: It is none of these.
     """
     memory = getattr(source, "memory", None)
-    if isinstance(memory, HybridMemory) and callable(getattr(source, "explain", None)):
-        # Our own retriever for a framework, with its filter, reranker and more: its form of a call is kept.
+    if isinstance(memory, HybridMemory) and callable(getattr(type(source), "explain", None)):
+        # Our own retriever for a framework, with its filter, reranker and more: its form of a call is kept. The type is
+        # asked because wrappers (`bind`, `configurable_fields`) hand on every attribute, but hold a filter of their own
+        # that `facts` of the retriever within does not see, and that a filter of a call would replace.
         return _Foreign(source, memory)
     if isinstance(source, Retriever):
         return source
