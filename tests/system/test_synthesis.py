@@ -14,8 +14,8 @@ def count(text: str) -> int:
     return len(text.split())
 
 
-def hits(*texts: str) -> list[Hit]:
-    return [Hit(Passage(text, title=f"T{n}", id=f"p{n}"), 1 / n) for n, text in enumerate(texts, 1)]
+def hits(*texts: str, title: str | None = None) -> list[Hit]:
+    return [Hit(Passage(text, title=title or f"T{n}", id=f"p{n}"), 1 / n) for n, text in enumerate(texts, 1)]
 
 
 def context(found: list[Hit], facts: list[Fact] | None = None, **options: object) -> Context:
@@ -55,12 +55,48 @@ def test_passages_that_say_the_same_are_shown_once() -> None:
         "The tower was built in 1889 in PARIS",
         "Bread is baked.",
         "As is known, the tower was built in 1889, in Paris. It is made of iron.",
+        title="Eiffel Tower",
     )
     made = context(found)
     assert sorted(map(str, ids(made))) == ["p3", "p4"]
     tower = next(source for source in made.sources if source.passage.id == "p4")
     assert set(tower.merged) == {"p1", "p2"}
     assert tower.score == 1.0
+
+
+PRICE = "The monthly price of the standard plan for one user is {} euros."
+DRUG = "The drug is {}approved for use in children under the age of twelve years in all member states."
+HEAD = "The head of the European office of the company, who reports to the board in New York, sits in {}."
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (PRICE.format(10), PRICE.format(12)),
+        (DRUG.format(""), DRUG.format("not ")),
+        (DRUG.format(""), DRUG.format("un")),
+        (DRUG.format(""), DRUG.format("").replace("is ", "isn't ")),
+        (HEAD.format("Paris"), HEAD.format("Rome")),
+    ],
+)
+def test_passages_that_contradict_are_both_shown(first: str, second: str) -> None:
+    assert sorted(map(str, ids(context(hits(first, second, title="The same"))))) == ["p1", "p2"]
+
+
+def test_passages_in_two_spellings_are_shown_once() -> None:
+    said = "The Analytical Engine was designed by Charles {}."
+    assert ids(context(hits(said.format("Babbage"), said.format("Babage"), title="Engine"))) == ["p1"]
+
+
+def test_the_same_words_under_another_title_say_something_else() -> None:
+    born = "He was born in Terrell, Texas."
+    found = hits(born, f"{born} He acts.", born)
+    assert sorted(map(str, ids(context(found)))) == ["p1", "p2", "p3"]
+    fact = Fact("Jamie Foxx", "born in", "Terrell", "p9", born, 0.9)
+    told = context(found, [fact])
+    assert [source.passage.title for source in told.sources if source.kind == "fact"] == ["Jamie Foxx"]
+    untitled = [Hit(Passage(born, id=f"u{n}"), 1.0) for n in range(2)]
+    assert ids(context([*found[:1], *untitled])) == ["p1"]
 
 
 def test_facts_take_room_only_where_no_passage_states_them() -> None:

@@ -16,8 +16,8 @@ from hybridmem_plugins.system.answer import NumberedFact, Source
 from hybridmem_plugins.system.defusing import defuse
 
 Order = Literal["ends", "best_first", "best_last"]
-SAME = 95.0
-"""Similarity of two normalised texts, in percent of `rapidfuzz.fuzz.ratio`, from which on they say the same."""
+SPELLED_ALIKE = 90.0
+"""Similarity of two words, in percent of `rapidfuzz.fuzz.ratio`, from which on they are one in two spellings."""
 
 BLOCK_TOKENS = 6
 """For the number, its brackets and the blank line of each block."""
@@ -82,8 +82,8 @@ class Synthesis:
     ) -> Context:
         """Make the context of a question.
 
-        Passages that say the same are shown once. Each passage is shown whole or not at all; one that does not fit
-        makes room for later ones that do.
+        Passages that say the same are shown once, unless they have different titles. Each passage is shown whole or
+        not at all; one that does not fit makes room for later ones that do.
 
         Args:
             question: What is asked.
@@ -152,11 +152,13 @@ def _merged(hits: Sequence[tuple[Hit, int]]) -> list[Source]:
     """
     kept: list[tuple[str, Source]] = []
     for hit, withheld in hits:
-        said = normalise_answer(hit.passage.text)
+        said, title = normalise_answer(hit.passage.text), normalise_answer(hit.passage.title or "")
         routes = tuple(hit.provenance.get("routes") or ())
         source = Source(0, "passage", hit.passage, hit.score, routes, hit.provenance, withheld=withheld)
         for position, (other, before) in enumerate(kept):
-            if fuzz.ratio(said, other, score_cutoff=SAME) or f" {said} " in f" {other} ":
+            if title and title != (normalise_answer(before.passage.title or "") or title):
+                continue  # "He was born in Texas." says of each title something else.
+            if _spelled_alike(said, other) or f" {said} " in f" {other} ":
                 kept[position] = (other, _with(before, hit.passage.id, routes))
                 break
             if f" {other} " in f" {said} ":
@@ -168,14 +170,31 @@ def _merged(hits: Sequence[tuple[Hit, int]]) -> list[Source]:
     return [source for _, source in kept]
 
 
+def _spelled_alike(said: str, other: str) -> bool:
+    """Tell whether two normalised texts are the same words, but for the spelling of some.
+
+    A figure, a name or a word more or less ("not") may turn what is said into its contrary; so may a prefix.
+    """
+    first, second = said.split(), other.split()
+    return len(first) == len(second) and all(
+        a == b or (a[0] == b[0] and f"{a}{b}".isalpha() and fuzz.ratio(a, b) >= SPELLED_ALIKE)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
 def _with(source: Source, also: str | None, routes: tuple[str, ...]) -> Source:
     merged = (*source.merged, also) if also and also != source.passage.id else source.merged
     return replace(source, merged=merged, routes=tuple(dict.fromkeys([*source.routes, *routes])))
 
 
 def _stating(fact: Fact, sources: Sequence[Source]) -> Source | None:
-    """Return the source that states a fact: its own passage first, then any that holds its sentence."""
+    """Return the source that states a fact: its own passage first, then any that holds its sentence and subject."""
     for source in sources:
         if fact.passage_id and fact.passage_id in (source.passage.id, *source.merged) and source.kind == "passage":
             return source
-    return next((source for source in sources if contains_answer(source.passage.text, [fact.sentence])), None)
+    return next((source for source in sources if _holds(source.passage, fact)), None)
+
+
+def _holds(passage: Passage, fact: Fact) -> bool:
+    told = f"{passage.title or ''}\n{passage.text}"
+    return contains_answer(passage.text, [fact.sentence]) and contains_answer(told, [fact.subject])
