@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hybridmem_plugins.finetuning.guarded_sft import collate, guarded_loss
 from hybridmem_plugins.finetuning.rows import EncodedRow, RowEncoder
@@ -25,8 +28,6 @@ def _train(tiny, tokenizer, rows, guards, folder, **options):
 
 
 def _weights(folder):
-    from safetensors.torch import load_file
-
     return load_file(folder / "adapter_model.safetensors")
 
 
@@ -176,6 +177,20 @@ def test_a_run_killed_half_way_resumes_to_the_same_adapter(tiny, tokenizer, rows
     assert all(torch.allclose(one[key], two[key], atol=1e-6) for key in one)
 
 
+def test_a_folder_with_another_run_is_not_gone_on_with(tiny, tokenizer, rows, guards, tmp_path):
+    config = replace(CONFIG, save_steps=3, epochs=1)
+    _, first = _train(tiny, tokenizer, rows, guards, tmp_path / "a", config=config)
+    before = _weights(tmp_path / "a")
+    others = [{**row, "completion": "ada"} for row in rows]
+    for changed, options in ((others, {}), (rows, {"config": replace(config, seed=9)}), (rows, {"max_steps": 3})):
+        with pytest.raises(ValueError, match="of a run with other rows"):
+            _train(tiny, tokenizer, changed, guards, tmp_path / "a", **{"config": config, **options})
+    assert all(torch.equal(before[key], one) for key, one in _weights(tmp_path / "a").items())
+    _, again = _train(tiny, tokenizer, others, guards, tmp_path / "a", config=config, resume=False)
+    assert again.steps == first.steps
+    assert any(not torch.equal(before[key], one) for key, one in _weights(tmp_path / "a").items())
+
+
 def test_micro_batches_give_the_same_first_step(tiny, tokenizer, rows, guards, tmp_path):
     plain = TrainConfig(**{**_fields(CONFIG), "kl_weight": 0.0, "learning_rate": 1e-2})
     parts = TrainConfig(**{**_fields(plain), "micro_batches": 2})
@@ -237,3 +252,31 @@ def test_batches_hold_rows_of_like_length_and_every_row_once():
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(ValueError, match=r"range|multiples"):
         TrainConfig(**change)
+
+
+@pytest.mark.parametrize("damage", ["answering.json", "a layer too many", "torn"])
+@pytest.mark.parametrize("others", [0, 1])
+def test_an_adapter_that_fails_to_load_leaves_nothing(tiny, tokenizer, rows, guards, tmp_path, damage, others):
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    _train(tiny, tokenizer, rows, guards, good, config=replace(CONFIG, learning_rate=5e-2))
+    shutil.copytree(good, bad)
+    weights = bad / "adapter_model.safetensors"
+    if damage == "answering.json":
+        (bad / "answering.json").write_text("{broken")
+    elif damage == "torn":
+        weights.write_bytes(weights.read_bytes()[:900])
+    else:
+        held = load_file(weights)
+        more = {key.replace("layers.0.", "layers.7."): one.clone() for key, one in held.items()}
+        save_file({**held, **more}, weights)
+    local, chat = LocalModel.from_objects(copy.deepcopy(tiny), tokenizer), rows[0]["messages"][:-1]
+    plain = local.chat(chat, max_new_tokens=8).text
+    for number in range(others):
+        local.load_adapter(f"other{number}", good, scale=0.5)
+    with pytest.raises(ValueError, match=r"must hold a JSON object|does not fit"):
+        local.load_adapter("x", bad)
+    assert local.chat(chat, adapter="base", max_new_tokens=8).text == plain
+    local.load_adapter("x", good)
+    alone = LocalModel.from_objects(copy.deepcopy(tiny), tokenizer)
+    alone.load_adapter("x", good)
+    assert local.chat(chat, adapter="x", max_new_tokens=8) == alone.chat(chat, adapter="x", max_new_tokens=8)

@@ -215,3 +215,13 @@ def test_long_evidence_is_cut_to_the_words_around_the_answer():
     assert len(shown.split()) == MOST_QUOTED
     assert "Lovelace" in shown
     assert shown in text
+
+
+@pytest.mark.slow
+def test_a_reply_as_long_as_the_window_leaves_passages_their_room(shipped) -> None:
+    question, window = "Where was Charles Babbage born?", shipped.context_window
+    answer = shipped.answer(question, [BABBAGE])
+    assert shipped.answer(question, [BABBAGE], max_new_tokens=window) == answer
+    assert "London" in answer.text
+    together = shipped.answer(question, [BABBAGE], reading="together", max_new_tokens=24)
+    assert shipped.answer(question, [BABBAGE], reading="together", max_new_tokens=2 * window).text == together.text

@@ -28,6 +28,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     kl_weight: Annotated[float | None, typer.Option(help="Weight of the guard against forgetting.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Stop early, for a trial.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the folder's last checkpoint, or begin anew.")] = True,
 ) -> None:
     """Fine-tune a model with LoRA on noisy contexts, guarded against forgetting; goes on where it was killed."""
     from hybridmem_plugins.finetuning.trainer import TrainConfig
@@ -36,10 +37,10 @@ def train(
         msg = "Give either --rows or --recipe."
         raise typer.BadParameter(msg)
     if recipe:
-        _train_recipe(recipe, output, data, model, seed=seed, kl_weight=kl_weight, max_steps=max_steps)
+        _train_recipe(recipe, output, data, model, seed=seed, kl_weight=kl_weight, max_steps=max_steps, resume=resume)
         return
     config = _configured(TrainConfig(save_steps=100), seed, kl_weight)
-    _train(output, config, _read(rows), _read(guard), model, max_steps)
+    _train(output, config, _read(rows), _read(guard), model, steps=max_steps, resume=resume)
 
 
 def _configured(config: TrainConfig, seed: int, kl_weight: float | None) -> TrainConfig:
@@ -47,10 +48,19 @@ def _configured(config: TrainConfig, seed: int, kl_weight: float | None) -> Trai
     return config if kl_weight is None else replace(config, kl_weight=kl_weight)
 
 
-def _train(output: Path, config: Any, rows: list[Any], guard: list[Any], model: str | None, steps: int | None) -> None:
+def _train(
+    output: Path,
+    config: Any,
+    rows: list[Any],
+    guard: list[Any],
+    model: str | None,
+    *,
+    steps: int | None,
+    resume: bool,
+) -> None:
     from hybridmem_plugins.finetuning.trainer import Trainer
 
-    result = Trainer(model, output, config).train(rows, guard, max_steps=steps)
+    result = Trainer(model, output, config).train(rows, guard, max_steps=steps, resume=resume)
     typer.echo(f"{result.steps} steps; adapter in {result.folder}")
 
 
@@ -69,6 +79,7 @@ def _train_recipe(
     seed: int,
     kl_weight: float | None,
     max_steps: int | None,
+    resume: bool,
 ) -> None:
     """Train by a recipe."""
     from hybridmem_plugins.finetuning import recipes
@@ -80,7 +91,7 @@ def _train_recipe(
     config = _configured(recipe.config, seed, kl_weight)
     replay = _replay(recipe, data, model) if config.kl_weight else []
     rows, guard = _recipe_rows(recipe, data, model, seed, replay)
-    _train(output, config, rows, guard, model, max_steps or recipe.steps)
+    _train(output, config, rows, guard, model, steps=max_steps or recipe.steps, resume=resume)
 
 
 def _recipe_rows(

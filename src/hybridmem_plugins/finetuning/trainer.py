@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -136,6 +138,20 @@ def save_in(dtype: str, source: Path, target: Path) -> None:
     part.replace(target)
 
 
+def _identity(
+    config: TrainConfig,
+    model: str,
+    max_steps: int | None,
+    rows: Sequence[EncodedRow],
+    guards: Sequence[EncodedRow],
+) -> str:
+    """Tell runs apart that come to other adapters (SHA-256, hex)."""
+    digest = hashlib.sha256(json.dumps([asdict(config), model, max_steps, len(rows)]).encode())
+    for row in (*rows, *guards):
+        digest.update(repr((row.input_ids, row.labels)).encode())
+    return digest.hexdigest()
+
+
 class Trainer:
     """Trains a LoRA adapter on prompt and completion rows.
 
@@ -184,12 +200,13 @@ class Trainer:
         Args:
             rows: Each with `prompt` (text or messages) and `completion`, or encoded already.
             guard_rows: Each with `text`, or `prompt` and the base model's own `completion`: what the model must keep.
-            resume: Go on from the last checkpoint in the output folder, if there is one.
+            resume: Go on from the last checkpoint in the output folder, if there is one; False begins anew.
             progress: Show a progress bar.
             max_steps: Stop early, for a trial.
 
         Raises:
-            ValueError: A row has no target, does not fit, or is labelled wrongly.
+            ValueError: A row has no target, does not fit, or is labelled wrongly; or the checkpoints in the output
+                folder are of a run with other rows or settings.
         """
         encoder = self.encoder
         encoded = [row if isinstance(row, EncodedRow) else encoder.encode(row) for row in rows]
@@ -198,7 +215,7 @@ class Trainer:
         check_labels(encoded, self.encoder.end)
         dataset, step_rows = self._dataset(encoded, guards)
         trainer = self._trainer(dataset, step_rows, progress, max_steps)
-        checkpoint = self._last_checkpoint() if resume else None
+        checkpoint = self._begin(_identity(self.config, self.model_name, max_steps, encoded, guards), resume)
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
         return self._save(trainer, int(outcome.global_step), len(encoded))
 
@@ -259,9 +276,23 @@ class Trainer:
                 layer.compile(dynamic=True)
         return trainer
 
-    def _last_checkpoint(self) -> str | None:
+    def _begin(self, identity: str, resume: bool) -> str | None:
+        """Note which run this is, and return the checkpoint that it goes on from."""
+        note = self.output / "run.sha256"
         folders = [path for path in self.output.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-        return str(max(folders, key=lambda path: int(path.name.rpartition("-")[2]))) if folders else None
+        if folders and resume:
+            if not note.is_file() or note.read_text(encoding="utf-8") != identity:
+                msg = (
+                    f"The checkpoints in '{self.output}' are of a run with other rows, settings or steps. Pass "
+                    "resume=False (--no-resume) to begin anew, or choose another folder."
+                )
+                raise ValueError(msg)
+            return str(max(folders, key=lambda path: int(path.name.rpartition("-")[2])))
+        for folder in folders:  # or a kill before the first new one would leave the old ones under the new note
+            shutil.rmtree(folder)
+        self.output.mkdir(parents=True, exist_ok=True)
+        note.write_text(identity, encoding="utf-8")
+        return None
 
     def _save(self, trainer: Any, steps: int, rows: int) -> TrainResult:
         self.output.mkdir(parents=True, exist_ok=True)

@@ -51,15 +51,13 @@ def adapter_caution(adapter: str | Path) -> float:
     """Return the caution stored beside an adapter, 0 where there is none.
 
     Raises:
-        ValueError: The file holds no number.
+        ValueError: It is no number.
     """
-    file = _answering(adapter)
-    if not file.is_file():
-        return 0.0
+    told = _told(adapter).get("caution", 0.0)
     try:
-        return float(json.loads(file.read_text(encoding="utf-8"))["caution"])
-    except (ValueError, TypeError, KeyError) as error:
-        msg = f"'{file}' must hold a JSON object with the number 'caution' ({error})."
+        return float(told)
+    except (ValueError, TypeError) as error:
+        msg = f"'caution' in '{_answering(adapter)}' must be a number ({error})."
         raise ValueError(msg) from error
 
 
@@ -94,9 +92,21 @@ def adapter_template_only(adapter: str | Path) -> bool:
 
 
 def _told(adapter: str | Path) -> dict[str, Any]:
-    """Return what stands in the file beside an adapter, nothing where there is none."""
+    """Return what stands in the file beside an adapter, nothing where there is none.
+
+    Raises:
+        ValueError: The file holds no JSON object.
+    """
     file = _answering(adapter)
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    try:
+        told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        msg = f"'{file}' must hold a JSON object ({error})."
+        raise ValueError(msg) from error
+    if not isinstance(told, dict):
+        msg = f"'{file}' must hold a JSON object, not a {type(told).__name__}."
+        raise ValueError(msg)
+    return told
 
 
 def _answering(adapter: str | Path) -> Path:
@@ -206,25 +216,34 @@ def attach_adapter(model: Any, name: str, path: str | Path, scale: float = 1.0) 
         AdapterMismatchError: The adapter's layers or shapes do not exist in the base.
         ValueError: There is no adapter at `path`.
     """
-    peft = require("peft", "llm")
+    peft, broken = require("peft", "llm"), require("safetensors", "llm").SafetensorError
     folder = resolve_adapter(path)
     _check_folder(folder)
+    whole = model if isinstance(model, peft.PeftModel) else None
     try:
-        if isinstance(model, peft.PeftModel):
-            report = model.load_adapter(folder, adapter_name=name, is_trainable=False)
-        else:
+        if whole is None:
             config = peft.PeftConfig.from_pretrained(folder)
             config.inference_mode = True
-            model = peft.get_peft_model(model, config, adapter_name=name)
-            report = model.load_adapter(folder, adapter_name=name, is_trainable=False)
-    except (RuntimeError, ValueError, KeyError) as error:
+            whole = peft.get_peft_model(model, config, adapter_name=name)
+        report = whole.load_adapter(folder, adapter_name=name, is_trainable=False)
+        unknown = [key for key in getattr(report, "unexpected_keys", []) if "lora_" in key]
+        missing = [key for key in getattr(report, "missing_keys", []) if "lora_" in key and f".{name}." in key]
+        if unknown or missing:
+            msg = f"layers that do not match: {(unknown + missing)[:3]}"
+            raise KeyError(msg)
+        set_adapter_scale(whole, name, scale)
+    except (RuntimeError, ValueError, KeyError, broken) as error:
+        _detach(whole, name, began_plain=whole is not model)
         raise AdapterMismatchError(_mismatch(model, folder, str(error))) from error
-    unknown = [key for key in getattr(report, "unexpected_keys", []) if "lora_" in key]
-    missing = [key for key in getattr(report, "missing_keys", []) if "lora_" in key and f".{name}." in key]
-    if unknown or missing:
-        raise AdapterMismatchError(_mismatch(model, folder, f"layers that do not match: {(unknown + missing)[:3]}"))
-    set_adapter_scale(model, name, scale)
-    return model.eval()
+    return whole.eval()
+
+
+def _detach(model: Any, name: str, *, began_plain: bool) -> None:
+    """Take off what an adapter that failed to load has left, so that the base is the base again."""
+    if model is not None and began_plain:
+        model.unload()
+    elif model is not None and name in model.peft_config:
+        model.delete_adapter(name)
 
 
 def _check_folder(folder: str) -> None:

@@ -144,12 +144,14 @@ class LocalModel:
         if name in self.adapters or not name or "." in name:
             msg = f"Adapter name {name!r} is taken or unusable. Names are non-empty, without dots, and not 'base'."
             raise ValueError(msg)
+        caution, weights = loading.adapter_caution(path), loading.adapter_reading(path)
+        template_only = loading.adapter_template_only(path)
         with self._lock:
             self.model = loading.attach_adapter(self.model, name, path, scale)
-            self.cautions[name] = loading.adapter_caution(path)
-            if (weights := loading.adapter_reading(path)) is not None:
+            self.cautions[name] = caution
+            if weights is not None:
                 self.reading_weights[name] = weights
-            if loading.adapter_template_only(path):
+            if template_only:
                 self.template_only.add(name)
             self._adapters.append(name)
             self._active = None
@@ -330,7 +332,9 @@ class LocalModel:
         if self.reads(reading, options.get("adapter")) == "each":
             return self.answer_each([(question, passages)], template=template, caution=caution or 0.0, **options)[0]
         bias = self.caution_bias(options.get("adapter"), caution)
-        return self.chat(self.rag_messages(question, passages, template=template), first_token_bias=bias, **options)
+        tokens = options.get("max_new_tokens")
+        chat = self.rag_messages(question, passages, template=template, max_new_tokens=tokens)
+        return self.chat(chat, first_token_bias=bias, **options)
 
     def reads(self, reading: ReadingMode | None = None, adapter: str | None = None) -> ReadingMode:
         """Return how `answer` reads passages with an adapter.
@@ -377,12 +381,21 @@ class LocalModel:
         chosen = self.cautions.get(self.check_adapter(adapter), 0.0) if caution is None else caution
         return {self.tokens(ABSTENTION)[0]: float(chosen)} if chosen else {}
 
+    def prompt_room(self, max_new_tokens: int) -> int:
+        """Return how many tokens of passages and question fit before a reply, which has half of the window at most."""
+        return self.context_window - min(max_new_tokens, self.context_window // 2)
+
     def rag_messages(
-        self, question: str, passages: Sequence[Passage | str], *, template: str = "numbered"
+        self,
+        question: str,
+        passages: Sequence[Passage | str],
+        *,
+        template: str = "numbered",
+        max_new_tokens: int | None = None,
     ) -> list[dict[str, str]]:
-        """Return the chat that `answer` sends: as many passages as leave room for the answer."""
+        """Return the chat that `answer` sends: as many passages as leave room for a reply of `max_new_tokens`."""
         form, kept = get_template(template), list(passages)
-        room = self.context_window - self.settings.max_new_tokens
+        room = self.prompt_room(self.settings.max_new_tokens if max_new_tokens is None else max_new_tokens)
         while kept and len(self.tokens(render_chat(self.tokenizer, form.messages(question, kept)))) > room:
             kept.pop()
         return form.messages(question, kept)

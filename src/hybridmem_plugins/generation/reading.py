@@ -297,7 +297,7 @@ def _row(
     refusing: int,
 ) -> tuple[Row, int]:
     """Return the row to generate, and how many tokens follow the question."""
-    form, room = get_template(template), local.context_window - settings.max_new_tokens
+    form, room = get_template(template), local.prompt_room(settings.max_new_tokens)
     text = render_chat(local.tokenizer, form.messages(question, passages))
     while len(ids := local.tokens(text)) > room and any(passage.text for passage in passages):
         passages = passages[:-1] if len(passages) > 1 else [_shorter(passages[0], len(ids) - room)]
