@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -56,6 +57,31 @@ def test_export_to_standard_output(folder: Path) -> None:
     lines = [json.loads(line) for line in run("export", folder, "--vectors").split("\n") if line]
     assert [line["id"] for line in lines] == ["a", "b", "c/../d"]
     assert len(lines[0]["vector"]) == 256
+
+
+def test_export_writes_through_links_and_into_pipes(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("real.jsonl")
+    for _ in range(2):  # made, then replaced
+        assert "3 passages" in run("export", folder, tmp_path / "link")
+        assert (tmp_path / "link").is_symlink()
+        assert len((tmp_path / "real.jsonl").read_text("utf-8").split("\n")) == 4
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)  # what is written fits the pipe
+    run("export", folder, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.read(reader, 1 << 16) == (tmp_path / "real.jsonl").read_bytes()
+    os.close(reader)
+    assert f"{tmp_path} is a folder" in run("export", folder, tmp_path, code=1)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="this system has no /dev/fd")
+def test_export_to_an_open_file_by_its_number(folder: Path, tmp_path: Path) -> None:
+    with (tmp_path / "gone.jsonl").open("w+", encoding="utf-8") as file:
+        (tmp_path / "gone.jsonl").unlink()  # only the number still leads to it
+        run("export", folder, f"/dev/fd/{file.fileno()}")
+        assert len(file.read().split("\n")) == 4
+    assert not list(tmp_path.glob("gone*"))
 
 
 def test_export_of_a_damaged_memory_writes_the_rest(folder: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def export(
         typer.echo(f"{count:,} passages could be read and were written.", err=True)
         raise typer.Exit(1) from error
     if file is not None:
-        typer.echo(f"{count:,} passages written to {file}.")
+        typer.echo(f"{count:,} passages written to {file}.", err=True)  # the file may be standard output
 
 
 def import_(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -112,14 +113,27 @@ def _highest_row(connection: sqlite3.Connection, file: Path) -> int:
 
 
 def write_lines(lines: Iterator[Mapping[str, Any]], file: str | Path | IO[str]) -> int:
-    """Write JSON lines to an open text file, or to a path that is replaced in one step; return their number."""
+    """Write JSON lines to an open text file, or to a path that is replaced in one step; return their number.
+
+    A link is written through, and what is no regular file, such as a pipe, is written into as it is.
+
+    Raises:
+        IsADirectoryError: The path is a folder.
+    """
     if not isinstance(file, str | Path):
         count = 0
         for line in lines:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             count += 1
         return count
-    target = Path(file)
+    target = Path(os.path.realpath(file))
+    if target.is_dir():
+        msg = f"{file} is a folder; name a file in it"
+        raise IsADirectoryError(msg)
+    # Renaming would put a file in the place of a pipe or device, or beside the open file that /dev/fd stands for.
+    if Path(file).exists() and (not target.is_file() or os.path.abspath(file).startswith(("/dev/", "/proc/"))):
+        with Path(file).open("w", encoding="utf-8", newline="\n") as stream:
+            return write_lines(lines, stream)
     partial = target.with_name(target.name + ".partial")
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as stream:

@@ -342,7 +342,8 @@ class MemoryStore:
         """Write all passages as JSON lines with `id`, `title`, `text` and `metadata`, by id.
 
         Args:
-            file: Path, which is replaced in one step, or an open text file.
+            file: Path, which is replaced in one step (a link is written through, a pipe or device written into), or
+                an open text file.
             vectors: Whether to add `vector`.
 
         Returns:
