@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from li_helpers import TEXTS, AsyncWordEmbedding, WordEmbedding, nodes
@@ -226,6 +227,18 @@ async def test_documents_are_cut_refreshed_and_deleted() -> None:
         retriever.refresh_ref_docs([new[1], new[1]])
     with pytest.raises(TypeError, match="Document"):
         retriever.refresh_ref_docs(["text"])
+
+
+def test_a_refresh_that_was_interrupted_is_finished_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    retriever = HybridRetriever.from_documents([Document(id_="a", text="The boss is Ada.")])
+    new = Document(id_="a", text="The boss is Grace.")
+    with monkeypatch.context() as patched:
+        patched.setattr(retriever.memory, "delete", Mock(side_effect=OSError("disk full")))
+        with pytest.raises(OSError, match="full"):
+            retriever.refresh_ref_docs([new])
+    assert retriever.refresh_ref_docs([new]) == [True]
+    assert [n.text for n in retriever.retrieve("Who is the boss?")] == ["The boss is Grace."]
+    assert retriever.refresh_ref_docs([new]) == [False]
 
 
 def test_documents_inserted_whole_can_be_refreshed_too() -> None:

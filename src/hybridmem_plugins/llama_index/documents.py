@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from llama_index.core.schema import BaseNode, Document
 
@@ -48,8 +49,11 @@ class StoredDocuments:
             if ids.index(identity) != position:
                 msg = f"documents {ids.index(identity)} and {position} have the same id {identity!r}"
                 raise ValueError(msg)
-        hashes = {str(p.metadata[REF_DOC]): p.metadata.get(REF_HASH) for p in self._nodes(ids)}
-        return [hashes.get(document.node_id) != document.hash for document in documents]
+        # Of a refresh that was interrupted, nodes of two versions are stored.
+        hashes: dict[str, set[Any]] = {identity: set() for identity in ids}
+        for passage in self._nodes(ids):
+            hashes[str(passage.metadata[REF_DOC])].add(passage.metadata.get(REF_HASH))
+        return [hashes[document.node_id] != {document.hash} for document in documents]
 
     def keep_only(self, documents: Sequence[Document], nodes: Sequence[BaseNode]) -> None:
         """Forget nodes of these documents that are not among those given."""
