@@ -1,8 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
-from test_dataset import EXAMPLES, build
+from test_dataset import CHUNKS, EXAMPLES, build
 
+from hybridmem_plugins import Passage
+from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter
 from hybridmem_plugins.augmentation.exports import LINES
 
 
@@ -82,6 +85,34 @@ def test_to_datasets():
     made = build().to_datasets()
     assert isinstance(made, datasets.Dataset)
     assert json.loads(made[0]["labels"])["kind"] in ("noisy", "clean", "no_gold", "empty")
+
+
+def read(answer, examples=list, retriever=None):
+    example = {"id": "a", "question": "When?", "answers": [answer], "context": "Built in 1843, rebuilt in 1850."}
+    return build(NoisyContextAugmenter(mix={"clean": 1.0}), examples([example]), retriever=retriever)
+
+
+@pytest.mark.parametrize("kind", ["list", "datasets.Dataset", "stream", "retriever"])
+def test_a_corrected_answer_is_not_read_from_the_cache(kind, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    examples = {"datasets.Dataset": datasets.Dataset.from_list, "stream": iter}.get(kind, list)
+    retriever = (lambda question: []) if kind == "retriever" else None
+    for answer in ("1843", "1850"):
+        assert read(answer, examples, retriever).to_datasets()["completion"][:] == [answer]
+
+
+def test_the_fingerprint_is_of_everything_that_makes_the_rows(tmp_path):
+    chunk = Passage("one more", "its title", "x", {"page": 1})
+    others = [replace(chunk, title="other"), replace(chunk, metadata={"page": 2}), replace(chunk, text="no more")]
+    sets = [build(chunks=[*CHUNKS, other]) for other in (chunk, *others)]
+    sets += [read("1843"), read("1850"), read("1843", retriever=lambda question: [])]
+    assert len({dataset.fingerprint for dataset in sets}) == len(sets)
+    assert build().fingerprint == build().fingerprint
+    build(copies=3).export(tmp_path / "x.jsonl", limit=50)
+    corrected = [*EXAMPLES[:-1], {**EXAMPLES[-1], "completion": "In 1973, as its books say."}]
+    with pytest.raises(ValueError, match="begun with other settings, chunks or examples"):
+        build(examples=corrected, copies=3).export(tmp_path / "x.jsonl")
 
 
 def test_the_datasheet_counts_what_was_written(tmp_path):

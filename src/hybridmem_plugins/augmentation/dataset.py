@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridmem_plugins.augmentation.compose import compose
-from hybridmem_plugins.augmentation.datasheet import Datasheet, hash_pairs, hash_passages
+from hybridmem_plugins.augmentation.datasheet import Datasheet, hash_all
 from hybridmem_plugins.augmentation.decontamination import Evaluations
 from hybridmem_plugins.augmentation.examples import Example, check_chunks, read_beir, read_example
 from hybridmem_plugins.augmentation.labels import label, target
@@ -59,13 +59,13 @@ class NoisyDataset:
         self._examples = examples if examples is not None else _ClozeExamples(passages)
         self._evaluations = Evaluations(decontaminate)
         self._licences = dict(licences)
-        self._chunks_sha256, self._examples_sha256 = hash_passages(passages), ""
+        self._chunks_sha256, self._examples_sha256 = hash_all(passages), ""
         self._checked: list[Example | str] | None = None
-        if isinstance(self._examples, Sequence):
+        # A `datasets.Dataset` is a list too, but no `Sequence`.
+        if hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__"):
             self._checked = list(self._read(self._examples))
-            read = [example for example in self._checked if isinstance(example, Example)]
-            _check_ids(read)
-            self._examples_sha256 = hash_pairs((example.id, example.question) for example in read)
+            _check_ids(example for example in self._checked if isinstance(example, Example))
+            self._examples_sha256 = hash_all(self._checked)
         self.datasheet = self.new_datasheet()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -109,8 +109,16 @@ class NoisyDataset:
 
     @property
     def fingerprint(self) -> str:
-        """Tell runs apart that would make other rows: settings, chunks and examples."""
+        """Tell runs apart that would make other rows: settings, chunks and examples.
+
+        Two streams, or two retrievers, have the same (see `is_fixed`).
+        """
         return self.new_datasheet().fingerprint
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the fingerprint tells everything: the examples are a list, and no retriever is asked."""
+        return self._checked is not None and not self.store.has_retriever
 
     @property
     def example_count(self) -> int | None:
@@ -125,6 +133,7 @@ class NoisyDataset:
             "templates": [template.name for template in augmenter.templates],
             "copies": self._copies,
             "validation": self._validation,
+            "retriever": self.store.has_retriever,
             **augmenter.settings(),
         }
         return Datasheet(

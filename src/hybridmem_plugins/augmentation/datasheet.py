@@ -6,27 +6,20 @@ import hashlib
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
-
-from hybridmem_plugins.passage import Passage
 
 FORMAT = 1
 _LIMITS = (0.1, 0.3, 0.6)
 _BANDS = ("up to 0.1", "0.1 to 0.3", "0.3 to 0.6", "0.6 to 1")
 
 
-def hash_passages(passages: Sequence[Passage]) -> str:
-    """Hash ids and texts of passages in their order (SHA-256, hex)."""
-    return hash_pairs((str(passage.id), passage.text) for passage in passages)
-
-
-def hash_pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    """Hash ids and texts in their order (SHA-256, hex)."""
+def hash_all(items: Iterable[object]) -> str:
+    """Hash passages or examples, with all of their fields, in their order (SHA-256, hex)."""
     digest = hashlib.sha256()
-    for name, text in pairs:
-        digest.update(f"{name}\x1f{text}\x1e".encode("utf-8", "replace"))
+    for item in items:
+        digest.update(f"{item!r}\n".encode())
     return digest.hexdigest()
 
 
@@ -35,9 +28,10 @@ class Datasheet:
     """Counts over rows.
 
     Attributes:
-        settings: Everything that decides on the rows, beside the inputs.
-        chunks_sha256: Over ids and texts of all chunks, in order.
-        examples_sha256: Over ids and questions of all examples, in order; "" where they are a stream.
+        settings: Everything that decides on the rows, beside the inputs; of a retriever only that there is one.
+        chunks_sha256: Over ids, titles, texts and metadata of all chunks, in order.
+        examples_sha256: Over all fields of all examples and their gold passages, in order, and why examples were left
+            out; "" where they are a stream.
         rows_sha256: Over the exported file; "" where none was written.
         licences: Source to licence, as the user gave them.
         kept_apart_from: Evaluation files checked for shared questions and passages.
@@ -62,7 +56,7 @@ class Datasheet:
 
     @property
     def fingerprint(self) -> str:
-        """Name what decides on the rows: settings, chunks, examples and the files kept apart."""
+        """Name what decides on the rows: settings, chunks, examples and the names of the files kept apart."""
         parts = [self.settings, self.chunks_sha256, self.examples_sha256, self.kept_apart_from, self.format]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from uuid import uuid4
 
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.datasheet import Datasheet
@@ -100,7 +101,8 @@ def export(
         path: File to write.
         form: A key of `LINES`, or `embedding_qa` (the JSON of LlamaIndex's former EmbeddingQAFinetuneDataset).
         split: "train" or "validation" alone; None writes both.
-        resume: Go on from an unfinished run; False begins anew.
+        resume: Go on from an unfinished run, trusting that a stream or a retriever gives the same again; False begins
+            anew.
         progress: Show a bar on standard error.
         limit: Stop after so many rows, as if cut off (for trials).
 
@@ -221,6 +223,8 @@ def _write_pairs(files: Mapping[str, IO[str]], row: Row) -> None:
 def to_datasets(dataset: NoisyDataset, split: str | None = None) -> Any:
     """Make a memory-mapped `datasets.Dataset`; labels and edits are JSON text there, as their values' types vary.
 
+    The same data set is taken from the cache; one from a stream or with a retriever is made anew each time.
+
     Raises:
         ImportError: `datasets` is not installed (extra `train`).
     """
@@ -233,8 +237,9 @@ def to_datasets(dataset: NoisyDataset, split: str | None = None) -> Any:
             packed = {name: json.dumps(row[name], ensure_ascii=False) for name in ("passages", "labels", "edits")}
             yield {**{name: row[name] for name in plain}, **packed}
 
-    # Rows differ with the settings, so the cache must tell those apart.
-    return datasets.Dataset.from_generator(rows, fingerprint=f"{dataset.fingerprint}{split or 'all'}")
+    # The cache must tell apart what makes other rows; what a stream or a retriever gives is known only afterwards.
+    name = dataset.fingerprint if dataset.is_fixed else uuid4().hex
+    return datasets.Dataset.from_generator(rows, fingerprint=f"{name}{split or 'all'}")
 
 
 class _Bar:
