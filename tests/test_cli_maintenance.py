@@ -107,9 +107,20 @@ def test_delete_by_id_and_filter_and_compact(folder: Path) -> None:
     assert "nobody" in output
     assert "1 passages forgotten, 1 left" in run("delete", folder, "--filter", '{"tenant": "y"}')
     assert "JSON" in run("delete", folder, "--filter", "{", code=2)
-    assert "empty filter" in run("delete", folder, "--filter", "{}", code=1)
+    for empty in ("{}", '{"$and": []}'):
+        assert "empty filter" in run("delete", folder, "--filter", empty, code=1)
     assert "compact" in run("compact", folder)
     assert not [file for file in folder.rglob("*") if file.is_file() and b"hunter2" in file.read_bytes()]
+
+
+def test_delete_with_a_bad_filter_forgets_nothing(folder: Path) -> None:
+    assert "$bad" in run("delete", folder, "--id", "a", "--filter", '{"x": {"$bad": 1}}', code=1)
+    assert "3 passages" in run("check", folder)
+
+
+def test_delete_by_id_and_filter_at_once(folder: Path) -> None:
+    arguments = ["--id", "a", "--id", "b", "--filter", '{"tenant": "x"}']
+    assert "2 passages forgotten, 1 left" in run("delete", folder, *arguments)
 
 
 @pytest.mark.parametrize("command", ["check", "export", "compact"])

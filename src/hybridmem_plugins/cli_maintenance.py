@@ -88,9 +88,8 @@ def delete(
         msg = "say what to forget: --id ID or --filter JSON"
         raise typer.BadParameter(msg)
     with _opened(folder) as store:
-        gone = store.delete(ids or [])
-        if conditions is not None:
-            gone += store.delete_where(conditions)
+        gone = [] if conditions is None else store.delete_where(conditions)  # first: a bad filter then forgets nothing
+        gone += store.delete(ids or [])
         left = len(store)
     unknown = sorted(set(ids or ()).difference(gone))
     typer.echo(f"{len(gone):,} passages forgotten, {left:,} left.")

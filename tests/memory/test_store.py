@@ -289,11 +289,25 @@ def test_a_thread_cannot_write_while_it_reads(open_store: OpenStore, where: Path
         store.delete_where(lambda metadata: bool(store.passages([1])))
     with pytest.raises(ZeroDivisionError):
         store.delete_where(lambda metadata: bool(1 / 0))
-    with pytest.raises(ValueError, match="empty filter"):
-        store.delete_where({})
     assert len(store) == 1
     store.add([Passage("y")])
     assert_whole(store)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *({}, {"$and": []}, {"$or": []}, {"$and": [{}, {"$and": []}]}, {"$not": {"$or": []}}),
+        *({"$or": [{"x": 1}, {}]}, {"$not": {"$and": [{"x": 1}, {"$or": []}]}}),
+    ],
+)
+def test_a_filter_that_asks_for_nothing_deletes_nothing(open_store: OpenStore, query: dict[str, Any]) -> None:
+    store = open_store()
+    store.add([Passage("x", metadata={"x": 1}), Passage("y")])
+    with pytest.raises(ValueError, match="empty filter"):
+        store.delete_where(query)
+    assert len(store) == 2
+    assert len(store.delete_where({"$and": [{}, {"$or": [{"x": 1}, {"$or": []}]}]})) == 1
 
 
 def test_forgotten_text_is_gone_from_every_byte(open_store: OpenStore, tmp_path: Path) -> None:

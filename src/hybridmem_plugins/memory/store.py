@@ -26,7 +26,7 @@ from hybridmem_plugins.memory.metadata import MetadataIndex
 from hybridmem_plugins.memory.preparation import Preparation
 from hybridmem_plugins.memory.rows import Mask, Rows, as_rows
 from hybridmem_plugins.memory.snapshot import NewRecord, Transaction
-from hybridmem_plugins.memory.validation import Entry, check_ids, check_passages
+from hybridmem_plugins.memory.validation import Entry, check_deleting, check_ids, check_passages
 from hybridmem_plugins.memory.vectors import Engine, VectorIndex
 from hybridmem_plugins.passage import Passage
 
@@ -309,11 +309,10 @@ class MemoryStore:
             Their ids, sorted.
 
         Raises:
-            ValueError: The filter is empty (which would forget everything) or has an unknown operator.
+            ValueError: The filter asks for nothing, as `{}` does (which would forget everything), or has an unknown
+                operator.
         """
-        if isinstance(query, Mapping) and not query:
-            msg = "an empty filter would delete every passage; delete them by id"
-            raise ValueError(msg)
+        check_deleting(query)
         predicate = compile_filter(query)
         self._coordinator.check_open()
         with self._coordinator.writing() as transaction:

@@ -1,4 +1,4 @@
-"""Checks on what a caller wants to store, before anything is stored."""
+"""Checks on what a caller wants to store or delete, before anything is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hybridmem_plugins.memory.filters import Condition, Expression, Filter, parse_filter
 from hybridmem_plugins.passage import Passage
 
 DEEPEST_METADATA = 32
@@ -86,6 +87,29 @@ def check_ids(ids: Sequence[str]) -> list[str]:
             msg = f"ids must be strings, not {item!r}"
             raise TypeError(msg)
     return checked
+
+
+def check_deleting(query: Filter) -> None:
+    """Refuse a filter that would delete every passage because it asks for nothing, such as `{}` or `{"$and": []}`.
+
+    Raises:
+        TypeError: The filter is malformed; as `parse_filter` raises it.
+        ValueError: The filter asks for nothing, or is malformed.
+    """
+    if not callable(query) and _constant(parse_filter(query)) is not None:
+        msg = "an empty filter would delete every passage; delete them by id"
+        raise ValueError(msg)
+
+
+def _constant(expression: Expression) -> bool | None:
+    """Return what an expression is whatever the metadata; None where that depends on a condition."""
+    if isinstance(expression, Condition):
+        return None
+    parts = [_constant(part) for part in expression.parts]
+    if expression.logic == "not":
+        return None if parts[0] is None else not parts[0]
+    decisive = expression.logic == "or"
+    return decisive if decisive in parts else None if None in parts else not decisive
 
 
 def _check_passage(passage: Passage, position: int) -> Entry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ from hybridmem_plugins.memory.graph import KnowledgeGraph
 from hybridmem_plugins.memory.inspection import CheckReport
 from hybridmem_plugins.memory.preparation import Preparation
 from hybridmem_plugins.memory.snapshot import NewRecord
-from hybridmem_plugins.memory.validation import Entry, check_ids, check_passages
+from hybridmem_plugins.memory.validation import Entry, check_deleting, check_ids, check_passages
 from hybridmem_plugins.passage import Passage
 
 # Passages read at once where all are read.
@@ -204,9 +204,7 @@ class PostgresStore:
     def delete_where(self, query: Filter) -> list[str]:
         """Forget the passages that a filter allows; return their ids, sorted."""
         self._refuse_while_reading()
-        if isinstance(query, Mapping) and not query:
-            msg = "an empty filter would delete every passage; delete them by id"
-            raise ValueError(msg)
+        check_deleting(query)
         condition = to_sql(query)
         assert condition is not None
         with self._connections.writing() as session:
