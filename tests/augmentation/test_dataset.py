@@ -129,6 +129,24 @@ def test_joined_answers_need_all_parts():
     assert all(check_row(row) == [] for row in build(examples=[example], copies=100))
 
 
+def test_no_wrong_passage_holds_an_alias_that_the_gold_does_not_say():
+    told = Passage("The mill of Avon and its river, told anew: it was built under Queen Anne.", "Mills", "told")
+    example = {**EXAMPLES[0], "question": "When was the mill of Avon by the river built?",
+               "answers": ["1700", "under Queen Anne", "MDCC"]}  # fmt: skip
+    dataset = build(NoisyContextAugmenter(size=8), [example], [*CHUNKS, told], copies=100)
+    rows = list(dataset)
+    assert not any("told" in {passage["id"] for passage in row["passages"]} for row in rows)
+    assert {(*row["answers"], *row["aliases"]) for row in rows} == {("1700", "under Queen Anne", "MDCC")}
+    row = next(row for row in rows if row["labels"]["kind"] == "no_gold")
+    assert check_row(row, dataset.lookup) == []
+    shown = {
+        **row,
+        "passages": [{"id": "told", "title": None, "text": told.text, "metadata": {}, "role": "low_ranked"}],
+    }
+    assert check_row(shown) == ["a wrong passage holds the answer"]
+    assert check_row({name: value for name, value in shown.items() if name != "aliases"}) == [], "an old row"
+
+
 def test_splits_are_by_document():
     rows = list(build(copies=3, validation=0.3))
     homes = {}

@@ -62,7 +62,7 @@ def _fresh(example: Example) -> Draft:
 
 def _attempt(example: Example, plan: ContextPlan, recipe: Recipe, store: ChunkStore, rng: random.Random) -> Draft:
     draft = _fresh(example)
-    sources = Sources(Pools(store, example), plan.size, [span for spans in example.spans for span in spans])
+    sources = Sources(Pools(store, example), plan.size, example.giveaways)
     if plan.kind == "clean":
         return draft
     if plan.kind == "empty":
@@ -189,10 +189,8 @@ def _neighbour(draft: Draft, index: int, store: ChunkStore | None, example: Exam
     """Give the text of the next chunk, unless it holds the answer: a wrong passage must stay wrong."""
     passage: Passage = draft.passages[index]
     text = store.after(passage) if store else "".join(other.text for other in draft.passages[index + 1 : index + 2])
-    if text and example and store:
-        spans = [span for spans in example.spans for span in spans]
-        if contains_answer(text, spans):
-            return ""
+    if text and example and store and contains_answer(text, example.giveaways):
+        return ""
     return text
 
 

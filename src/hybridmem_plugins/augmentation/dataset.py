@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 class NoisyDataset:
     """An iterable of rows; each pass over it makes the same rows again.
 
-    A row is a dict of plain JSON: `id`, `example_id`, `question`, `answers`, `answer_spans` (forms of the answer, each
-    the spans that must all be found), `prompt` and `completion` (plain text), `messages` (chat with the completion as
-    the assistant's), `template`, `split`, `gold_ids`, `passages` (as noised, each with its `role`), `clean` (the gold
-    before noising), `labels` (see `labels.label`) and `edits` (see `edits.replay`).
+    A row is a dict of plain JSON: `id`, `example_id`, `question`, `answers` (forms of the answer that the gold says),
+    `answer_spans` (for each, the spans that must all be found), `aliases` (further given forms, which no wrong passage
+    holds), `prompt` and `completion` (plain text), `messages` (chat with the completion as the assistant's),
+    `template`, `split`, `gold_ids`, `passages` (as noised, each with its `role`), `clean` (the gold before noising),
+    `labels` (see `labels.label`) and `edits` (see `edits.replay`).
 
     Attributes:
         datasheet: Counts of the last pass, complete when the pass is.
@@ -178,6 +179,7 @@ class NoisyDataset:
             "question": example.question,
             "answers": list(example.answers),
             "answer_spans": [list(spans) for spans in example.spans],
+            "aliases": list(example.aliases),
             "prompt": f"{messages[0]['content']}\n\n{messages[1]['content']}{ANSWER_CUE}",
             "completion": completion,
             "messages": [*messages, {"role": "assistant", "content": completion}],

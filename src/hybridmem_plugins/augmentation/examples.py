@@ -27,6 +27,7 @@ class Example:
         completion: A longer target written by somebody else, or None.
         document: What document the gold is of, where its passages do not say; shown to nobody, as only the gold would
             have it.
+        aliases: Further forms of the answer, which the gold passages do not say but a wrong passage could.
     """
 
     id: str
@@ -36,6 +37,12 @@ class Example:
     gold: tuple[Passage, ...]
     completion: str | None = None
     document: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def giveaways(self) -> list[str]:
+        """All spans and aliases: a passage that holds one of them is not wrong."""
+        return [*(span for spans in self.spans for span in spans), *self.aliases]
 
 
 def as_passage(item: Any, fallback_id: str | None = None, title_key: str = "title") -> Passage:
@@ -108,7 +115,8 @@ def read_example(
         raise ValueError(msg)
     answers = _answers(fields, row)
     gold = _gold(item, fields, row, find, title_key)
-    found = [(whole, spans) for answer in answers for whole, spans in [_locate(answer, gold)] if spans]
+    located = [_locate(answer, gold) for answer in answers]
+    found = [(whole, spans) for whole, spans in located if spans]
     if not found:
         msg = (
             f"Row {row!r}: none of its answers {answers!r} occurs in its gold passage(s). Correct the answers or the "
@@ -119,7 +127,8 @@ def read_example(
     completion, document = (
         value if isinstance(value, str) and value else None for value in map(fields.get, ("completion", title_key))
     )
-    return Example(row, question, wholes, spans, gold, completion, document)
+    aliases = tuple(answer for answer, spans in located if not spans)
+    return Example(row, question, wholes, spans, gold, completion, document, aliases)
 
 
 def _answers(fields: Mapping[str, Any], row: str) -> list[str]:

@@ -58,17 +58,16 @@ def consistent(draft: Draft, example: Example, answer: str | None, untouched: Ca
     It must not be in a wrong passage, nor left over in a title or shown metadata alone; and a false version may be
     there only beside the true one. Chunks that are `untouched` were checked when they were drawn.
     """
-    spans = [span for spans in example.spans for span in spans]
-    supported = answer is not None
+    giveaways, supported = example.giveaways, answer is not None
     if draft.planted and not (supported and planted_index(draft) is not None):
         return False
     for passage, role in zip(draft.passages, draft.roles, strict=True):
         if (supported and role in GOLD_ROLES) or (role in FILLS and untouched(passage)):
             continue
-        if contains_answer(passage.text, spans):
+        if contains_answer(passage.text, giveaways):
             if role not in GOLD_ROLES or len(example.gold) == 1:
                 return False
-        elif role not in FALSE_ROLES and contains_answer(said_about(passage), spans):
+        elif role not in FALSE_ROLES and contains_answer(said_about(passage), giveaways):
             return False
     return True
 
@@ -136,12 +135,13 @@ def check_row(row: Mapping[str, Any], lookup: Callable[[str], Passage] | None = 
     true_texts = [p["text"] for p in row["passages"] if p["role"] in GOLD_ROLES]
     other_texts = [p["text"] for p in row["passages"] if p["role"] not in GOLD_ROLES]
     present = any(all(any(contains_answer(text, [span]) for text in true_texts) for span in form) for form in spans)
-    flat = [span for form in spans for span in form]
+    # Rows of former versions have no aliases.
+    giveaways = [*(span for form in spans for span in form), *row.get("aliases", ())]
     if labels["answer_present"] and not present:
         problems.append("labelled as present, but the answer is not in a gold passage")
     if not labels["answer_present"] and present and len(row["clean"]) == 1:
         problems.append("labelled as absent, but the answer is in a gold passage")
-    if any(contains_answer(text, flat) for text in other_texts):
+    if any(contains_answer(text, giveaways) for text in other_texts):
         problems.append("a wrong passage holds the answer")
     if (completion == ABSTENTION) != labels["abstain"] or labels["abstain"] == labels["answerable"]:
         problems.append("target and abstention label differ")

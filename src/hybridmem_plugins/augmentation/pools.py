@@ -183,13 +183,13 @@ class Pools:
         self._example = example
         self._gold_ids = {passage.id for passage in example.gold}
         self._gold_texts = {passage.text for passage in example.gold}
-        self._spans = [span for spans in example.spans for span in spans]
+        self._giveaways = example.giveaways
 
     def allowed(self, passage: Passage) -> bool:
         """Tell whether a passage is wrong for the question: neither gold nor holding (a part of) the answer."""
         if passage.id in self._gold_ids or passage.text in self._gold_texts:
             return False
-        return not (contains_answer(said_about(passage), self._spans) or contains_answer(passage.text, self._spans))
+        return not any(contains_answer(text, self._giveaways) for text in (said_about(passage), passage.text))
 
     def pool(self, operator: str, rng: random.Random) -> Iterator[Passage]:
         """Yield candidates of a pool, best first or in random order."""
