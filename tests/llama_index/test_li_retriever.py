@@ -241,6 +241,16 @@ def test_a_refresh_that_was_interrupted_is_finished_by_the_next(monkeypatch: pyt
     assert retriever.refresh_ref_docs([new]) == [False]
 
 
+@pytest.mark.parametrize("transformations", [None, []])
+async def test_documents_without_text_are_left_out(transformations: Any, caplog: pytest.LogCaptureFixture) -> None:
+    given = [Document(id_="a", text="Helium is a gas."), Document(id_="b", text="", metadata={"file_name": "b.md"})]
+    retriever = HybridRetriever.from_documents(given, transformations=transformations)
+    assert [n.get_content() for n in retriever.retrieve("gas")] == ["Helium is a gas."]
+    assert "no text" in caplog.text
+    assert await retriever.arefresh_ref_docs([Document(id_="a", text=" "), given[1]]) == [True, True]
+    assert len(retriever.memory) == 0
+
+
 def test_documents_inserted_whole_can_be_refreshed_too() -> None:
     retriever = HybridRetriever.from_documents([Document(id_="b", text="Helium.")], transformations=[])
     assert retriever.refresh_ref_docs([Document(id_="b", text="Helium.")]) == [False]

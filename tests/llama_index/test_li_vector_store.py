@@ -11,8 +11,9 @@ import pytest
 from li_helpers import WordEmbedding, nodes
 from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.postprocessor import SimilarityPostprocessor
-from llama_index.core.schema import Document, TextNode
+from llama_index.core.schema import Document, ImageNode, TextNode
 from llama_index.core.vector_stores import (
     FilterCondition,
     MetadataFilter,
@@ -121,7 +122,6 @@ def test_bad_nodes_store_nothing(store: HnswVectorStore) -> None:
     good = TextNode(text="fine", embedding=MODEL._get_text_embedding("fine"))
     for bad in (
         TextNode(text="no embedding"),
-        TextNode(text=" ", embedding=[1.0] * 32),
         TextNode(text="short", embedding=[1.0, 2.0]),
         TextNode(text="nan", embedding=[float("nan")] * 32),
     ):
@@ -153,6 +153,17 @@ def test_a_storage_context_keeps_it(store: HnswVectorStore, tmp_path: Path) -> N
         HnswVectorStore.from_persist_path(str(tmp_path / "simple.json"))
     with pytest.raises(FileNotFoundError):
         HnswVectorStore.from_persist_dir(str(tmp_path / "nowhere"))
+
+
+def test_nodes_without_text_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    store = HnswVectorStore()
+    given = [Document(id_="d", text="Helium is a gas."), Document(id_="e", text="", metadata={"file_name": "e.md"})]
+    IngestionPipeline(transformations=[SentenceSplitter(), MODEL], vector_store=store).run(documents=given)
+    assert [node.ref_doc_id for node in store.get_nodes()] == ["d"]
+    assert "no text" in caplog.text
+    store.add([TextNode(id_="x", text="said", embedding=[1.0] * 32)])
+    assert store.add([TextNode(id_="x", text=" "), ImageNode(image_path="a.png")])[0] == "x"
+    assert store.get_nodes(["x"]) == []
 
 
 def test_an_empty_store_is_a_store(tmp_path: Path) -> None:

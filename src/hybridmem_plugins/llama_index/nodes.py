@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,8 @@ from llama_index.core.storage.docstore.utils import doc_to_json, json_to_doc
 
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.model import Hit
+
+logger = logging.getLogger(__name__)
 
 PROVENANCE = "hybridmem"
 # Metadata of the package's own: the node without its text and metadata, and the document that it is a part of.
@@ -50,6 +53,15 @@ def to_passages(nodes: Iterable[BaseNode], title_key: str | None = "title") -> l
             raise TypeError(msg)
         passages.append(_to_passage(node, title_key))
     return passages
+
+
+def with_text(nodes: Iterable[BaseNode]) -> list[BaseNode]:
+    """Return the nodes that have text, and log how many have none, as an empty file or an image has none."""
+    given = list(nodes)
+    kept = [n for n in given if not isinstance(n, BaseNode) or n.get_content(metadata_mode=MetadataMode.NONE).strip()]
+    if len(kept) < len(given):
+        logger.warning("%d of %d nodes have no text and are left out", len(given) - len(kept), len(given))
+    return kept
 
 
 def to_node(passage: Passage, title_key: str | None = "title") -> BaseNode:

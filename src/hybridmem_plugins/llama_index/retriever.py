@@ -24,7 +24,7 @@ from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.llama_index.documents import StoredDocuments
 from hybridmem_plugins.llama_index.embedding import to_embedder
 from hybridmem_plugins.llama_index.filters import to_filter
-from hybridmem_plugins.llama_index.nodes import hit_to_node, to_passages
+from hybridmem_plugins.llama_index.nodes import hit_to_node, to_passages, with_text
 from hybridmem_plugins.llama_index.question import aasking, asking, question_of
 from hybridmem_plugins.llama_index.stages import as_postprocessors, merge_reranked, positive
 from hybridmem_plugins.llama_index.tool import retriever_tool
@@ -158,7 +158,8 @@ class HybridRetriever(BaseRetriever):
         """Cut documents into nodes, store these in a memory and return a retriever over it.
 
         Args:
-            documents: What to store; one whose id is stored already replaces it where it differs.
+            documents: What to store; one whose id is stored already replaces it where it differs. Those without text
+                are left out and logged.
             embed_model: As in `from_nodes`.
             persist_dir: As in `from_nodes`.
             similarity_top_k: How many nodes to return.
@@ -254,12 +255,14 @@ class HybridRetriever(BaseRetriever):
     def refresh_ref_docs(self, documents: Sequence[Document]) -> list[bool]:
         """Store documents that are new or have changed, and forget what their earlier versions said.
 
+        What has no text, such as an empty file, is left out and logged.
+
         Returns:
-            For each document whether it was stored.
+            For each document whether it was new or had changed; one without text always is.
         """
         changed = self._documents.changed(documents)
         due = [document for document, is_due in zip(documents, changed, strict=True) if is_due]
-        nodes = run_transformations(due, self._transformations())
+        nodes = with_text(run_transformations(due, self._transformations()))
         self.insert_nodes(nodes)
         self._documents.keep_only(due, nodes)
         return changed
@@ -269,7 +272,7 @@ class HybridRetriever(BaseRetriever):
         changed = await asyncio.to_thread(self._documents.changed, documents)
         due = [document for document, is_due in zip(documents, changed, strict=True) if is_due]
         # Most transformations only have a blocking form, which theirs async one calls.
-        nodes = await asyncio.to_thread(run_transformations, due, self._transformations())
+        nodes = with_text(await asyncio.to_thread(run_transformations, due, self._transformations()))
         await self.ainsert_nodes(nodes)
         await asyncio.to_thread(self._documents.keep_only, due, nodes)
         return changed

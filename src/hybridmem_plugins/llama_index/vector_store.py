@@ -24,7 +24,7 @@ from pydantic import PrivateAttr
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.llama_index.files import FileSystem, open_text, write_text
 from hybridmem_plugins.llama_index.filters import to_filter
-from hybridmem_plugins.llama_index.nodes import REF_DOC, to_node, to_passages
+from hybridmem_plugins.llama_index.nodes import REF_DOC, to_node, to_passages, with_text
 from hybridmem_plugins.memory.filters import Filter, compile_filter
 from hybridmem_plugins.memory.graph import KnowledgeGraph
 from hybridmem_plugins.memory.store import MemoryStore
@@ -92,12 +92,19 @@ class HnswVectorStore(BasePydanticVectorStore):
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Store nodes with their embeddings; the same id replaces, and of an id given twice the last counts.
 
+        Nodes without text are left out and logged. What was stored under their ids is forgotten.
+
+        Returns:
+            The ids of all nodes given.
+
         Raises:
-            ValueError: A node has no embedding, or its text is empty.
+            ValueError: A node with text has no embedding.
         """
         last = {node.node_id: node for node in nodes}
-        passages = to_passages(last.values())
-        self._store.add(passages, [node.get_embedding() for node in last.values()] if last else None)
+        kept = with_text(last.values())
+        self._store.add(to_passages(kept), [node.get_embedding() for node in kept] if kept else None)
+        if len(kept) < len(last):
+            self._store.delete(list(last.keys() - {node.node_id for node in kept}))
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
