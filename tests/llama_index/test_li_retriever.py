@@ -181,6 +181,20 @@ def test_nested_filters(retriever: HybridRetriever) -> None:
         assert sorted(n.node_id for n in retriever.retrieve(QUESTION)) == [f"n{n}" for n in expected]
 
 
+@pytest.mark.parametrize("key", ["doc_id", "document_id", "ref_doc_id"])
+def test_filters_on_the_document(retriever: HybridRetriever, key: str) -> None:
+    retriever.insert_nodes([TextNode(id_="own", text="Its own key.", metadata={key: "DOC0"})])
+    for value, operator, expected in [
+        ("doc0", "==", ["n0", "n1"]),
+        ("doc0", "!=", ["n2", "n3", "n4", "n5", "own"]),
+        (["doc0", "DOC0"], "in", ["n0", "n1", "own"]),
+        ("oc2", "text_match", ["n4", "n5"]),
+        ("DOC0", "text_match_insensitive", ["n0", "n1", "own"]),
+    ]:
+        retriever.filters = MetadataFilters(filters=[one(key, value, operator)])
+        assert sorted(n.node_id for n in retriever.retrieve(QUESTION)) == expected, operator
+
+
 def test_other_filters(retriever: HybridRetriever) -> None:
     for filters in ({"tenant": "a"}, lambda metadata: metadata["tenant"] == "a"):
         retriever.filters = filters

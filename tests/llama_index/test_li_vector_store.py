@@ -100,6 +100,10 @@ def test_filters_ids_and_documents(store: HnswVectorStore) -> None:
     insensitive = MetadataFilters(filters=[MetadataFilter(key="title", value="BAN", operator="text_match_insensitive")])
     assert store.query(query(doc_ids=["doc1"], filters=insensitive)).ids == ["n3"]
     assert [node.node_id for node in store.get_nodes(["n3", "n0", "n1"], either)] == ["n3", "n0"]
+    document = MetadataFilters(filters=[MetadataFilter(key="ref_doc_id", value="doc1")])
+    assert sorted(store.query(query(filters=document)).ids) == ["n2", "n3"]
+    store.delete_nodes(filters=document)
+    assert sorted(store.query(query()).ids) == ["n0", "n1", "n4", "n5"]
 
 
 def test_mmr_and_other_modes(store: HnswVectorStore) -> None:

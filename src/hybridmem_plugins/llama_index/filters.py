@@ -7,6 +7,7 @@ from typing import Any
 
 from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
+from hybridmem_plugins.llama_index.nodes import REF_DOC
 from hybridmem_plugins.memory.filters import MISSING, Filter, Predicate, compile_filter, resolve
 
 _SAME = {
@@ -23,11 +24,16 @@ _SAME = {
 }
 
 
+# Names under which LlamaIndex's own stores file the document that a node is a part of.
+_DOCUMENT = ("doc_id", "document_id", "ref_doc_id")
+
+
 def to_filter(filters: Any) -> Filter | None:
     """Return a filter that the memory understands.
 
     Where a key is missing, `!=`, `nin` and `is_empty` hold and nothing else does; values of different types are
-    unequal and not comparable.
+    unequal and not comparable. `ref_doc_id`, `doc_id` and `document_id` are the id of a node's document, where its
+    metadata has no such key.
 
     Args:
         filters: `MetadataFilters`, nested to any depth; one `MetadataFilter`; a dict or callable as the memory takes
@@ -64,6 +70,15 @@ def _dict(filters: MetadataFilter | MetadataFilters) -> dict[str, Any]:
 
 
 def _condition(one: MetadataFilter) -> dict[str, Any]:
+    plain = _plain(one)
+    if one.key not in _DOCUMENT:
+        return plain
+    document = _plain(one.model_copy(update={"key": REF_DOC}))
+    own, none = ({one.key: {"$exists": exists}} for exists in (True, False))
+    return {"$or": [{"$and": [own, plain]}, {"$and": [none, document]}]}
+
+
+def _plain(one: MetadataFilter) -> dict[str, Any]:
     if one.operator == FilterOperator.IS_EMPTY:
         return {"$or": [{one.key: {"$exists": False}}, {one.key: {"$in": [None, "", []]}}]}
     if one.operator in (FilterOperator.ANY, FilterOperator.ALL):
@@ -104,6 +119,8 @@ def _ignoring_case(one: MetadataFilter) -> Predicate:
 
     def holds(metadata: Mapping[str, Any]) -> bool:
         value = resolve(metadata, key)
+        if value is MISSING and key in _DOCUMENT:
+            value = resolve(metadata, REF_DOC)
         return value is not MISSING and isinstance(value, str) and wanted in value.casefold()
 
     return holds
