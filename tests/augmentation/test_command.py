@@ -29,6 +29,17 @@ def test_builds_a_set(run, tmp_path):
     assert json.loads((tmp_path / "out.jsonl.datasheet.json").read_text())["rows"] == 80
 
 
+@pytest.mark.parametrize("in_list", [False, True])
+def test_contexts_with_titles_are_the_chunks(run, tmp_path, in_list):
+    contexts = [{"text": chunk.text, "title": chunk.title} for chunk in CHUNKS]
+    examples = [{**e, "context": [c] if in_list else c} for e, c in zip(EXAMPLES, contexts, strict=True)]
+    (tmp_path / "examples.jsonl").write_text("".join(json.dumps(example) + "\n" for example in examples))
+    result = run(tmp_path / "out.jsonl", "--form", "rows", "--rate", "order=0")
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert {(p["text"], p["title"]) for row in rows for p in row["passages"]} <= {(c.text, c.title) for c in CHUNKS}
+
+
 def test_preview(run, tmp_path):
     result = run(tmp_path / "look.html", "--preview", "--rows", "3", "--rate", "typos=1", "--severity", "0.5")
     assert result.exit_code == 0, result.output

@@ -220,6 +220,43 @@ def test_bad_rows_are_named(example, message):
     assert skipping.datasheet.counts["left_out"] == {"bad row": 1}
 
 
+MILL = {"text": "The mill was built in 1066.", "title": "Mill", "id": 0}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"answers": {"text": ["1066"], "answer_start": [22]}},
+        {"answers": [{"text": "1066", "answer_start": 22}]},
+        {"answers": 1066},
+        {"answers": None, "answer": "1066"},
+        {"answers": ["1066", None], "id": None},
+        {"answers": ["1066"], "context": None, "contexts": [MILL]},
+        {"answers": ["1066"], "context": None, "gold_ids": [0]},
+        {"answers": ["1066"], "context": None, "gold_ids": 0},
+        {"answers": ["1066"], "context": {**MILL, "id": None, "_id": "0"}},
+    ],
+)
+def test_common_forms_of_rows(fields):
+    examples = [{"id": "x", "question": "When?", "context": MILL, **fields}, EXAMPLES[0], {**EXAMPLES[1], "id": None}]
+    row, *others = build(NoisyContextAugmenter(mix={"clean": 1.0}), examples, [MILL, *CHUNKS])
+    assert (row["completion"], row["answers"], row["gold_ids"]) == ("1066", ["1066"], ["0"])
+    assert row["id"] == ("x" if "id" not in fields else "row-0")
+    assert [other["id"] for other in others] == ["q0", "row-2"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"answers": {"value": "1066"}}, {"gold_ids": None, "context": None}, {"context": []}, {"context": 7},
+     {"context": {"title": ["x"], "sentences": []}}, {"context": {**MILL, "metadata": "p. 3"}}, {"question": ["Q?"]}],
+)  # fmt: skip
+def test_unknown_forms_of_rows_are_named_and_skipped(fields):
+    example = {"id": "odd", "question": "When?", "answers": ["1066"], "context": MILL, **fields}
+    with pytest.raises(ValueError, match="Row 'odd'"):
+        build(examples=[example])
+    assert len(list(build(examples=[example, EXAMPLES[0]], on_bad_row="skip"))) == 1
+
+
 @pytest.mark.parametrize(
     ("chunks", "message"),
     [([], "chunk list is empty"), (["only one"], "one chunk only"), ([" ", "b"], "number 0")],

@@ -185,11 +185,12 @@ def test_several_golds_stand_where_they_were_seen_or_are_missing():
     assert all(row["labels"]["abstain"] for row, found in zip(rows, slots, strict=True) if found == (4,))
 
 
-def test_gold_can_be_told_to_logs_that_do_not_know_it():
+@pytest.mark.parametrize("name", [7, 0])
+def test_gold_can_be_told_to_logs_that_do_not_know_it(name):
     run = {
         "run_type": "retriever",
         "inputs": {"query": "q"},
-        "outputs": {"documents": [{"page_content": "t", "id": 7}]},
+        "outputs": {"documents": [{"page_content": "t", "id": name}]},
     }
     assert "gold_rank" not in NoiseProfile.from_traces([run]).features
-    assert NoiseProfile.from_traces([run], gold={"q": ["7"]}).features["gold_rank"] == {"1": 1}
+    assert NoiseProfile.from_traces([run], gold={"q": [str(name)]}).features["gold_rank"] == {"1": 1}

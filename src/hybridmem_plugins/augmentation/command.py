@@ -95,12 +95,16 @@ def _rates(pairs: list[str] | None) -> dict[str, float] | None:
 
 def _own_contexts(examples: list[Any]) -> list[dict[str, Any]]:
     """Take the different contexts of the examples as chunks."""
+    from hybridmem_plugins.augmentation.examples import contexts_of, first_of
+
     chunks: dict[str, dict[str, Any]] = {}
     for example in examples:
-        given = example.get("context") if isinstance(example, dict) else None
-        for text in [given] if isinstance(given, str) else given or []:
+        for given in contexts_of(example) if isinstance(example, dict) else []:
+            chunk = {"text": given, "title": example.get("title")} if isinstance(given, str) else given
+            text = first_of(chunk, "text", "page_content") if isinstance(chunk, dict) else None
+            # What is of no known form is found where the examples are read, and named there.
             if isinstance(text, str) and text.strip():
-                chunks.setdefault(text, {"text": text, "title": example.get("title")})
+                chunks.setdefault(text, chunk)
     return list(chunks.values())
 
 

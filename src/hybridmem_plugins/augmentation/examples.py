@@ -54,7 +54,7 @@ def as_passage(item: Any, fallback_id: str | None = None, title_key: str = "titl
         title_key: Metadata key that holds the title.
 
     Raises:
-        TypeError: The item is none of these, or has no text.
+        TypeError: The item is none of these, or has no text, or metadata that is no dict.
 
     >>> as_passage({"_id": "d1", "title": "Ada", "text": "She wrote."}).id
     'd1'
@@ -66,22 +66,34 @@ def as_passage(item: Any, fallback_id: str | None = None, title_key: str = "titl
     elif isinstance(item, str):
         text, title, given, metadata = item, None, None, {}
     elif isinstance(item, Mapping):
-        text, metadata = item.get("text", item.get("page_content")), item.get("metadata") or {}
-        title, given = item.get("title") or metadata.get(title_key), item.get("id", item.get("_id"))
+        text, metadata = first_of(item, "text", "page_content"), item.get("metadata") or {}
+        if not isinstance(metadata, Mapping):
+            msg = f"{fallback_id or 'a chunk'}: its 'metadata' is no dict, but {type(metadata).__name__}."
+            raise TypeError(msg)
+        title, given = item.get("title") or metadata.get(title_key), first_of(item, "id", "_id")
     else:
         item = getattr(item, "passage", None) or getattr(item, "node", item)
         if isinstance(item, Passage):
             return as_passage(item, fallback_id, title_key)
         metadata = getattr(item, "metadata", None) or {}
         text = item.page_content if hasattr(item, "page_content") else getattr(item, "text", None)
-        title, given = metadata.get(title_key), getattr(item, "node_id", None) or getattr(item, "id", None)
+        ids = (getattr(item, name, None) for name in ("node_id", "id"))
+        title, given = metadata.get(title_key), next((one for one in ids if one is not None), None)
     if not isinstance(text, str) or not text.strip():
         msg = (
             f"{fallback_id or 'a chunk'}: expected a non-empty text, a Passage, a dict with 'text', a LangChain "
             f"Document or a LlamaIndex node, got {type(item).__name__} without text."
         )
         raise TypeError(msg)
-    return Passage(text, title or None, str(given) if given else fallback_id or content_id(title, text), metadata)
+    title = str(title) if title else None
+    # 0 is an id.
+    known = "" if given is None else str(given)
+    return Passage(text, title, known or fallback_id or content_id(title, text), metadata)
+
+
+def first_of(fields: Mapping[str, Any], *names: str) -> Any:
+    """Give the first of these fields that is there and not None."""
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
 
 
 def content_id(title: str | None, text: str) -> str:
@@ -95,8 +107,9 @@ def read_example(
     """Read and check one example.
 
     Args:
-        item: A dict with question, answers (or answer) and context (or gold_ids); or a LangChain Document or LlamaIndex
-            node that is the gold passage and has question and answers in its metadata.
+        item: A dict with question, answers (or answer; a text, a list, or SQuAD's dict with a list `text`) and context
+            (or gold_ids); or a LangChain Document or LlamaIndex node that is the gold passage and has question and
+            answers in its metadata.
         number: Position in the input, for the id of an example without one.
         find: Gives the chunk with some id or text, or None.
         title_key: Metadata key that holds a title.
@@ -108,8 +121,9 @@ def read_example(
     (('Ada',),)
     """
     fields: Mapping[str, Any] = item if isinstance(item, Mapping) else getattr(item, "metadata", None) or {}
-    row = str(fields.get("id", fields.get("_id", f"row-{number}")))
-    question = fields.get("question", fields.get("query"))
+    given = first_of(fields, "id", "_id")
+    row = f"row-{number}" if given is None else str(given)
+    question = first_of(fields, "question", "query")
     if not isinstance(question, str) or not question.strip():
         msg = f"Row {row!r} has no question: give a non-empty 'question'."
         raise ValueError(msg)
@@ -132,27 +146,43 @@ def read_example(
 
 
 def _answers(fields: Mapping[str, Any], row: str) -> list[str]:
-    given = fields.get("answers", fields.get("answer", fields.get("gold_answers")))
-    answers = [given] if isinstance(given, str) else list(given or [])
-    texts = [answer.strip() for answer in map(str, answers) if answer.strip()]
+    given = first_of(fields, "answers", "answer", "gold_answers")
+    texts = [text.strip() for text in _texts(given) if text.strip()]
     if not texts:
         msg = f"Row {row!r} has no answers: give 'answers', a list of at least one non-empty text."
         raise ValueError(msg)
     return texts
 
 
+def _texts(given: Any) -> Iterator[str]:
+    if isinstance(given, Mapping):
+        given = given.get("text")
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        for one in given:
+            yield from _texts(one)
+    elif given is not None:
+        yield str(given)
+
+
+def contexts_of(fields: Mapping[str, Any]) -> list[Any]:
+    """Give what stands as `context` (or `contexts`) in an example, as a list, empty where there is none."""
+    given = first_of(fields, "context", "contexts")
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return list(given)
+    return [] if given is None else [given]
+
+
 def _gold(
     item: Any, fields: Mapping[str, Any], row: str, find: Callable[[str], Passage | None], title_key: str
 ) -> tuple[Passage, ...]:
-    given = fields.get("context", fields.get("contexts")) if isinstance(item, Mapping) else item
-    if given is None:
-        ids = [str(gold) for gold in fields.get("gold_ids", [])]
+    items = contexts_of(fields) if isinstance(item, Mapping) else [item]
+    if not items:
+        ids = list(_texts(fields.get("gold_ids")))
         unknown = [gold for gold in ids if find(gold) is None]
         if unknown or not ids:
             msg = f"Row {row!r}: " + (f"gold ids {unknown!r} are in no chunk." if unknown else "no 'context' is given.")
             raise ValueError(msg)
         return tuple(chunk for chunk in map(find, ids) if chunk)
-    items = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     passages = []
     for position, one in enumerate(items):
         try:
@@ -164,9 +194,6 @@ def _gold(
             title = fields.get("title") or None
             passage = find(one) or Passage(one, title if isinstance(title, str) else None, passage.id, {})
         passages.append(passage)
-    if not passages:
-        msg = f"Row {row!r}: its 'context' is an empty list; give the gold passage(s)."
-        raise ValueError(msg)
     return tuple(passages)
 
 
@@ -229,7 +256,7 @@ def read_beir(folder: str | Path, split: str = "test") -> tuple[list[dict[str, A
     examples = []
     for row in read_rows(folder / "queries.jsonl"):
         metadata = row.get("metadata") or {}
-        answers = metadata.get("answers", metadata.get("answer"))
+        answers = first_of(metadata, "answers", "answer")
         if answers and row["_id"] in gold:
             examples.append(
                 {"id": row["_id"], "question": row["text"], "answers": answers, "gold_ids": gold[row["_id"]]}
