@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 from test_dataset import CHUNKS, EXAMPLES, build
@@ -65,6 +66,19 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"x\.jsonl\.part was begun with other settings"):
         build(copies=2).export(tmp_path / "x.jsonl")
     assert build(copies=2).export(tmp_path / "x.jsonl", resume=False).rows == 80
+
+
+def test_a_run_begun_anew_leaves_nothing_of_the_one_before(tmp_path):
+    path, part = tmp_path / "x.jsonl", tmp_path / "x.jsonl.part"
+    build(copies=3).export(path, "rows", limit=50)
+    other = build(copies=2)
+    other.batches = Mock(side_effect=KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        other.export(path, "rows", resume=False)
+    build(copies=3).export(path, "rows", limit=50)
+    part.write_bytes(part.read_bytes()[:100])
+    build(copies=3).export(path, "rows")
+    assert lines(path) == list(build(copies=3))
 
 
 def test_splits_are_exported_apart(tmp_path):

@@ -140,10 +140,12 @@ class _Run:
     def begin(self, resume: bool) -> int:
         """Set the datasheet up and give the number of examples already done."""
         self.dataset.datasheet = self.dataset.new_datasheet()
-        if not (resume and self.note.exists() and self.part.exists()):
+        noted = self._noted() if resume else None
+        if noted is None:
+            # The note goes first: beside a part file that it does not speak of, it would let the next run mix the two.
+            self.note.unlink(missing_ok=True)
             self.part.write_bytes(b"")
             return 0
-        noted = json.loads(self.note.read_text(encoding="utf-8"))
         if noted["identity"] != self.identity:
             msg = (
                 f"{self.part} was begun with other settings, chunks or examples; finish it with those, or pass "
@@ -153,6 +155,13 @@ class _Run:
         os.truncate(self.part, noted["bytes"])
         self.dataset.datasheet = Datasheet.from_dict(noted["datasheet"])
         return int(noted["examples"])
+
+    def _noted(self) -> dict[str, Any] | None:
+        """Read the note; None where there is none, or the part file lacks bytes that it speaks of."""
+        if not (self.note.exists() and self.part.exists()):
+            return None
+        noted: dict[str, Any] = json.loads(self.note.read_text(encoding="utf-8"))
+        return noted if noted["bytes"] <= self.part.stat().st_size else None
 
     def keep(self, file: IO[bytes], examples: int) -> None:
         """Note how far the file is good. The rows are on disk before the note says so."""
