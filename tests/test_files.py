@@ -6,6 +6,7 @@ import doctest
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,14 @@ def test_html_keeps_title_headings_links_code_and_tables(tmp_path: Path) -> None
 def test_broken_html_still_gives_its_text(broken: str) -> None:
     _, parts = html_parts(broken)
     assert [part.text for part in parts] == ["text"]
+
+
+@pytest.mark.parametrize("cell", ["<td>a", "<td>", "<td><p>"])
+def test_long_html_row_takes_linear_time(cell: str) -> None:
+    started = time.process_time()
+    parts = html_parts("<table><tr>" + cell * 50_000 + "<td>b<td>c</table>")[1]
+    assert time.process_time() - started < 5
+    assert parts[0].text.endswith("b | c")
 
 
 def test_large_html_table_takes_linear_time() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -127,6 +128,15 @@ def test_facts_are_sentences_of_their_passages(memory: HybridMemory) -> None:
         assert fact.subject
         assert fact.relation
         assert fact.object
+
+
+def test_a_question_of_many_names_takes_linear_time() -> None:
+    names = "".join(f"Xy{index} was in town. The Zz{index}. " for index in range(5000))
+    with HybridMemory() as memory:
+        memory.add([Passage("Written by Ada.", title="Ada Lovelace", id="a")])
+        started = time.process_time()
+        assert [entity.name for entity in memory.explain(names + "Ada Lovelase").entities] == ["ada lovelace"]
+        assert time.process_time() - started < 8
 
 
 def test_misspelt_names_are_linked() -> None:

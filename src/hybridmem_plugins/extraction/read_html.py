@@ -49,7 +49,7 @@ class _Reader(HTMLParser):
         self.title: str | None = None
         self.parts: list[Heading | Block] = []
         self._buffer: list[str] = []
-        self._row = 0
+        self._row = 0  # where the row of a table begins, or the first words in it, so that each is looked at once
         self._heading = 0
         self._in_title = False
         self._tables = 0
@@ -70,7 +70,9 @@ class _Reader(HTMLParser):
             self._heading, self._pre = _HEADINGS[tag], 0
         elif tag in {"td", "th"}:
             self._end_link()
-            self._buffer.append(" | " if "".join(self._buffer[self._row :]).strip() else "")
+            count = len(self._buffer)
+            self._row = next((index for index in range(self._row, count) if self._buffer[index].strip()), count)
+            self._buffer.append(" | " if self._row < count else "")
         elif tag == "tr":
             self._end_link()
             self._buffer.append("\n")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hybridmem_plugins.extraction.builtin import capitalised_names
-from hybridmem_plugins.extraction.tokens import STOPWORDS, name_key, words
+from hybridmem_plugins.extraction.tokens import STOPWORDS, words
 from hybridmem_plugins.memory.steps import NameInfo
 
 _MAX_WORDS = 12
@@ -152,12 +152,18 @@ def _misspelt(
 ) -> list[LinkedName]:
     """Link the capitalised runs that no exact name covers to the closest spelling."""
     places: dict[str, tuple[int, list[str]]] = {}
-    for surface in capitalised_names(text):
+    covered = {index for link in titles for index in range(link.start, link.end)}
+    indices: dict[str, list[int]] = {}
+    for index, token in enumerate(tokens):
+        indices.setdefault(token, []).append(index)
+    for surface in dict.fromkeys(capitalised_names(text)):
         run = words(surface)
-        start = _position(tokens, run)
-        end = start + len(run)
-        if len(name_key(surface)) >= 5 and start >= 0 and not any(k.start < end and start < k.end for k in titles):
-            places.setdefault(" ".join(run), (start, run))
+        said = " ".join(run)
+        if len(said) < 5 or said in places:
+            continue
+        start = _position(tokens, run, indices)
+        if start >= 0 and covered.isdisjoint(range(start, start + len(run))):
+            places[said] = (start, run)
     if not places:
         return []
     names = graph.similar_names(list(places), allowed)
@@ -169,11 +175,11 @@ def _misspelt(
     ]
 
 
-def _position(tokens: list[str], run: list[str]) -> int:
-    for start in range(len(tokens) - len(run) + 1):
-        if tokens[start : start + len(run)] == run:
-            return start
-    return -1
+def _position(tokens: list[str], run: list[str], indices: Mapping[str, Sequence[int]]) -> int:
+    """Return where a run of words stands first, or -1; tried only where its rarest word stands."""
+    offset = min(range(len(run)), key=lambda offset: len(indices.get(run[offset], ())))
+    starts = (index - offset for index in indices.get(run[offset], ()) if index >= offset)
+    return next((start for start in starts if tokens[start : start + len(run)] == run), -1)
 
 
 def _capitals(text: str) -> frozenset[str] | None:
