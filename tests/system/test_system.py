@@ -159,6 +159,12 @@ def test_bad_questions_models_and_sources_are_refused(memory: HybridMemory, tmp_
         HybridMemorySystem(7, Script("x"))
     with pytest.raises(FileNotFoundError, match="no file or folder"):
         system.ingest(tmp_path / "missing.md")
+    with pytest.raises(FileNotFoundError, match="Passage"):
+        system.ingest("A long text about Ada. " * 40)
+    with pytest.raises(ValueError, match="Passage"):
+        system.ingest([" "])
+    with pytest.raises(TypeError, match="list of questions"):
+        system.batch("Who?")
     with pytest.raises(TypeError, match="neither a Passage nor a path"):
         system.ingest([3])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="an adapter is for local models"):

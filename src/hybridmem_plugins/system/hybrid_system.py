@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -128,7 +129,7 @@ class HybridMemorySystem:
         Raises:
             FileNotFoundError: A path does not exist.
             TypeError: Something is neither passage nor path, or there is no memory to write to.
-            ValueError: A passage is not valid; nothing is stored then.
+            ValueError: A path is empty, or a passage is not valid; nothing is stored then.
         """
         listed = [source] if isinstance(source, Passage | str | os.PathLike) else list(source)
         passages: list[Passage] = []
@@ -181,6 +182,9 @@ class HybridMemorySystem:
 
         The seconds of generation are then those of the batch, shared evenly. Takes and raises what `query` does.
         """
+        if isinstance(questions, str):
+            msg = "batch takes a list of questions; query answers a single one"
+            raise TypeError(msg)
         turns = [self._prepared(question, filter, route) for question in questions]
         asked = [turn for turn in turns if turn.context is not None]
         started = time.perf_counter()
@@ -440,7 +444,19 @@ def _read(path: Any) -> list[Passage]:
     if not isinstance(path, str | os.PathLike):
         msg = f"a {type(path).__name__} is neither a Passage nor a path"
         raise TypeError(msg)
-    if not Path(path).exists():
+    if isinstance(path, str) and not path.strip():  # The empty path is that of the working directory.
+        msg = "a path is empty. Text is stored as Passage(text=...)"
+        raise ValueError(msg)
+    if not _exists(Path(path)):
         msg = f"there is no file or folder at {str(path)[:120]!r}. Text is stored as Passage(text=...)"
         raise FileNotFoundError(msg)
     return list(read_passages([Path(path)]))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # A text taken for a path.
+            return False
+        raise
