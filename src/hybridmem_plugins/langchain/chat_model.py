@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -35,6 +36,10 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from hybridmem_plugins.generation import Generation, LocalModel, parse_tool_calls
 
 _ready: ContextVar[Generation | None] = ContextVar("hybridmem_ready_generation", default=None)
+# What each model loaded here was loaded with. `configurable_fields` makes a chat model anew for every call, out of the
+# fields of the first one, and a model that is there already cannot follow a change of these.
+_LOADING = ("model_name", "adapters", "adapter_scale", "device", "dtype", "batch_size")
+_loaded: WeakKeyDictionary[LocalModel, dict[str, Any]] = WeakKeyDictionary()
 _OPTIONS = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "adapter")
 
 
@@ -44,6 +49,9 @@ class FinetunedChatModel(BaseChatModel):
     Every option can be set here and again for a call: `model.invoke(messages, adapter="base", temperature=0.7)`. The
     shipped adapter answers the prompts of `augmentation.templates` alone, all other chats are the base's; see
     `generation.LocalModel`. `response_metadata["adapter"]` says which it was.
+
+    `configurable_fields` can vary what is set for a call, `adapter` among it. Other weights need another model: see
+    `configurable_alternatives`.
 
     Example:
         ```python
@@ -92,19 +100,39 @@ class FinetunedChatModel(BaseChatModel):
         if self.local_model is None:
             named = dict(self.adapters)
             own = self.adapter if self.adapter not in named else None
-            self._local = LocalModel(
+            local = LocalModel(
                 self.model_name, adapter=own, adapters=named, adapter_scale=self.adapter_scale,
                 device=self.device, dtype=self.dtype, batch_size=self.batch_size,
             )  # fmt: skip
-            if own is None and self.adapter is not None:
-                self._local.default_adapter = self.adapter
+            if own is not None:  # a folder or hub id: from here on it goes by its name
+                self.adapter = local.default_adapter
+                self.adapters = {self.adapter: own, **named}
+            elif self.adapter is not None:
+                local.default_adapter = self.adapter
+            self.model_name = self.model_name or local.name
+            self.local_model = local
+            _loaded[local] = {key: getattr(self, key) for key in _LOADING}
         else:
-            self._local = self.local_model
+            before = _loaded.get(self.local_model, {})
+            changed = [key for key in before if key in self.model_fields_set and getattr(self, key) != before[key]]
+            if changed:
+                msg = (
+                    f"{changed[0]!r} cannot change for a model that is loaded. Make a FinetunedChatModel for each, and "
+                    "choose among them with `configurable_alternatives`."
+                )
+                raise ValueError(msg)
             if self.adapter is not None:
-                self._local.check_adapter(self.adapter)
-        self.model_name = self.model_name or self._local.name
+                self.local_model.check_adapter(self.adapter)
+            self.model_name = self.model_name or self.local_model.name
+        self._local = self.local_model
         self._settings(None, {})
         return self
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the ids of a text's tokens, as the model itself reads it."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        return self._local.tokens(text)
 
     @property
     def _llm_type(self) -> str:
@@ -150,7 +178,7 @@ class FinetunedChatModel(BaseChatModel):
         if options["adapter"] is not None and options["adapter"] not in self._local.adapters:
             options["adapter"] = None if "adapter" not in kwargs else options["adapter"]
         options["max_new_tokens"] = kwargs.get("max_tokens", self.max_tokens)
-        options["stop"] = tuple(stop or self.stop or ())
+        options["stop"] = (stop,) if isinstance(stop, str) and stop else tuple(stop or self.stop or ())
         self._local.choose({key: value for key, value in options.items() if key != "adapter"})
         if kwargs.get("tools"):
             options["tools"] = kwargs["tools"]
@@ -225,10 +253,15 @@ class FinetunedChatModel(BaseChatModel):
             if not return_exceptions:
                 raise
             return super().batch(inputs, config, return_exceptions=True, **kwargs)
-        results = []
+        results: list[Any] = []
         for item, own, generation in zip(inputs, get_config_list(config, len(inputs)), ready, strict=True):
-            with _handed_over(generation):
-                results.append(self.invoke(item, own, **kwargs))
+            try:
+                with _handed_over(generation):
+                    results.append(self.invoke(item, own, **kwargs))
+            except Exception as error:  # of a callback: the answer is there
+                if not return_exceptions:
+                    raise
+                results.append(error)
         return results
 
     async def abatch(
@@ -246,10 +279,15 @@ class FinetunedChatModel(BaseChatModel):
             if not return_exceptions:
                 raise
             return await super().abatch(inputs, config, return_exceptions=True, **kwargs)
-        results = []
+        results: list[Any] = []
         for item, own, generation in zip(inputs, get_config_list(config, len(inputs)), ready, strict=True):
-            with _handed_over(generation):
-                results.append(await self.ainvoke(item, own, **kwargs))
+            try:
+                with _handed_over(generation):
+                    results.append(await self.ainvoke(item, own, **kwargs))
+            except Exception as error:  # of a callback: the answer is there
+                if not return_exceptions:
+                    raise
+                results.append(error)
         return results
 
     def _decode_together(self, inputs: list[LanguageModelInput], kwargs: Mapping[str, Any]) -> list[Generation]:
