@@ -188,6 +188,7 @@ def test_names_of_two_things_are_told_apart_by_the_question() -> None:
     [
         ({"question": ""}, ValueError, "empty"),
         ({"question": "  \n"}, ValueError, "empty"),
+        ({"question": "half \ud83d"}, ValueError, "surrogate"),
         ({"question": 7}, TypeError, "string"),
         ({"question": "x", "k": 0}, ValueError, "at least 1"),
         ({"question": "x", "k": 2.0}, TypeError, "integer"),

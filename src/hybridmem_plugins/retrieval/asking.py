@@ -29,7 +29,7 @@ def check_question(question: str, k: int, route: str) -> None:
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: An empty question, k < 1, or an unknown route.
+        ValueError: An empty question, one with half of a surrogate pair, k < 1, or an unknown route.
     """
     if not isinstance(question, str):
         msg = f"the question must be a string, not {type(question).__name__}"
@@ -37,6 +37,14 @@ def check_question(question: str, k: int, route: str) -> None:
     if not question.strip():
         msg = "the question is empty"
         raise ValueError(msg)
+    try:
+        question.encode("utf-8")
+    except UnicodeEncodeError as error:
+        msg = (
+            f"the question has a lone surrogate {question[error.start]!r} at {error.start}, which is no text; replace "
+            'it, for example with question.encode("utf-8", "replace").decode()'
+        )
+        raise ValueError(msg) from None
     if isinstance(k, bool) or not isinstance(k, int):
         msg = f"k must be an integer, not {type(k).__name__}"
         raise TypeError(msg)
