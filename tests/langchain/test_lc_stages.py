@@ -156,3 +156,29 @@ def test_in_langchains_own_composites(retriever: HybridRetriever) -> None:
         base_compressor=Longest(forget=False), base_retriever=retriever
     )
     assert len(compressing.invoke(QUESTION)) == 6
+
+
+class Best(Longest):
+    """Keeps the first ones only, as `top_n` does."""
+
+    most: int
+
+    def compress_documents(self, documents: Sequence[Document], query: str, callbacks: Any = None) -> list[Document]:
+        return super().compress_documents(documents, query, callbacks)[: self.most]
+
+
+async def test_a_reranker_that_drops_is_not_given_more() -> None:
+    store: InMemoryStore = InMemoryStore()
+    store.mset([(f"p{n}", Document(page_content=f"Whole document {n}.")) for n in range(4)])
+    parts = [
+        Document(id=f"c{n:02}", page_content=f"Ada Lovelace part {n:02}.", metadata={"doc_id": f"p{n // 10}"})
+        for n in range(40)
+    ]
+    best, every = Best(most=2, forget=False), Best(most=99, forget=False)
+    retriever = HybridRetriever.from_documents(parts, k=4, fetch_k=4, parent_store=store, reranker=best)
+    assert len(retriever.invoke(QUESTION)) <= 2
+    assert len(await retriever.ainvoke(QUESTION)) <= 2
+    assert best.seen == [4, 4]
+    retriever.reranker = every
+    assert len(retriever.invoke(QUESTION)) == len(await retriever.ainvoke(QUESTION)) == 4
+    assert every.seen[:2] == [4, 8]

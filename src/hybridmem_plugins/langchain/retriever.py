@@ -282,17 +282,19 @@ class HybridRetriever(BaseRetriever):
         route: Route | None = None,
     ) -> list[Document]:
         wanted, allowed, taken = self._k(k), self._filter(filter), route or self.route
-        fetch = self._fetch(wanted)
+        fetch, dropped = self._fetch(wanted), False
         while True:
             hits = self.memory.search(query, fetch, allowed, taken)
             documents = self._documents(self._diversified(hits, wanted) if self.search_type == "mmr" else hits)
             if self.reranker is not None and documents:
                 ranked = self.reranker.compress_documents(documents, query, run_manager.get_child("rerank"))
+                dropped = len(ranked) < len(documents)
                 documents = merge_reranked(documents, ranked, self.provenance_key)
             if self.parent_store is not None:
                 ids = parent_ids(documents, self.parent_id_key)
                 documents = self._parents(documents, ids, self.parent_store.mget(ids), wanted)
-                if len(documents) < wanted and len(hits) == fetch:
+                # Parts may share parents; but what a reranker dropped would be dropped again, and all be ranked for it.
+                if len(documents) < wanted and len(hits) == fetch and not dropped:
                     fetch *= 2
                     continue
             return documents[:wanted]
@@ -307,7 +309,7 @@ class HybridRetriever(BaseRetriever):
         route: Route | None = None,
     ) -> list[Document]:
         wanted, allowed, taken = self._k(k), self._filter(filter), route or self.route
-        fetch = self._fetch(wanted)
+        fetch, dropped = self._fetch(wanted), False
         async with self._asking(query):
             while True:
                 hits = await self.memory.asearch(query, fetch, allowed, taken)
@@ -318,11 +320,12 @@ class HybridRetriever(BaseRetriever):
                 if self.reranker is not None and documents:
                     callbacks = run_manager.get_child("rerank")
                     ranked = await self.reranker.acompress_documents(documents, query, callbacks)
+                    dropped = len(ranked) < len(documents)
                     documents = merge_reranked(documents, ranked, self.provenance_key)
                 if self.parent_store is not None:
                     ids = parent_ids(documents, self.parent_id_key)
                     documents = self._parents(documents, ids, await self.parent_store.amget(ids), wanted)
-                    if len(documents) < wanted and len(hits) == fetch:
+                    if len(documents) < wanted and len(hits) == fetch and not dropped:
                         fetch *= 2
                         continue
                 return documents[:wanted]
