@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts.mixin import PromptMixinType
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
 from hybridmem_plugins.llama_index.llm import FinetunedLLM
+from hybridmem_plugins.llama_index.nodes import PROVENANCE, to_node
 from hybridmem_plugins.llama_index.question import question_of
+from hybridmem_plugins.memory.filters import Filter
+from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 from hybridmem_plugins.system.answer import Answer
 from hybridmem_plugins.system.hybrid_system import HybridMemorySystem
 from hybridmem_plugins.system.models import Messages, Reply, estimate_tokens
+from hybridmem_plugins.system.retrievers import facts_about, to_hit
 
 
 class HybridQueryEngine(BaseQueryEngine):
     """Answers a query from a retriever's nodes, cites them, and abstains with a reason.
 
-    The response's `source_nodes` are what the model read, in the order of their numbers; `number` and `cited` are in
-    each node's metadata. The response's metadata holds `citations`, `facts`, `abstained`, `reason`, `faithful`, `route`
-    and `timings`.
+    The response's `source_nodes` are what the model read, in the order of their numbers: the nodes that the retriever
+    found, with the text that was shown. `number`, `cited` and `kind` (`passage`, or `fact` for a single sentence) are
+    in `node.metadata["hybridmem"]`, and also in the metadata themselves where a node has no such keys of its own. The
+    response's metadata holds `citations`, `facts`, `abstained`, `reason`, `faithful`, `route` and `timings`.
 
     Args:
         system: What answers.
-        streaming: Return a `StreamingResponse` of the model's reply; its metadata is complete once it is read.
+        streaming: Return a `StreamingResponse` of the model's reply; its metadata is complete once it is read, and
+            `abstained` is None before.
         callback_manager: As for every query engine.
     """
 
@@ -67,45 +77,89 @@ class HybridQueryEngine(BaseQueryEngine):
         return {}
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        question = question_of(query_bundle)
+        question, system, found = self._asked(query_bundle)
         if not self.streaming:
-            return to_response(self.system.query(question))
-        told, nodes = dict[str, Any](), list[NodeWithScore]()
-        pieces = _texts(self.system.stream(question), told, nodes)
+            return to_response(system.query(question), found)
+        told, nodes = _unread(), list[NodeWithScore]()
+        pieces = _texts(system.stream(question), told, nodes, found)
         return StreamingResponse(pieces, source_nodes=nodes, metadata=told)
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        question = question_of(query_bundle)
+        question, system, found = self._asked(query_bundle)
         if not self.streaming:
-            return to_response(await self.system.aquery(question))
-        told, nodes = dict[str, Any](), list[NodeWithScore]()
-        pieces = _atexts(self.system.astream(question), told, nodes)
+            return to_response(await system.aquery(question), found)
+        told, nodes = _unread(), list[NodeWithScore]()
+        pieces = _atexts(system.astream(question), told, nodes, found)
         return AsyncStreamingResponse(pieces, source_nodes=nodes, metadata=told)
 
+    def _asked(self, query_bundle: QueryBundle) -> tuple[str, HybridMemorySystem, dict[str, BaseNode]]:
+        """Return the question, who answers it, and where the nodes will be that are found for it.
 
-def to_response(answer: Answer) -> Response:
-    """Return an answer as a response with its sources."""
-    return Response(answer.text, source_nodes=source_nodes(answer), metadata=metadata_of(answer))
+        The core asks with a string and knows passages only; between it and a LlamaIndex retriever, the rest of the
+        query (texts to embed in place of the question, as of HyDE) and of the nodes would be lost.
+        """
+        question, inner = question_of(query_bundle), self.system.retriever
+        if not isinstance(getattr(inner, "source", None), BaseRetriever):
+            return question, self.system, {}
+        system = copy(self.system)
+        system.retriever = asked = _Asked(inner, replace(query_bundle, query_str=question))
+        return question, system, asked.found
 
 
-def source_nodes(answer: Answer) -> list[NodeWithScore]:
-    """Return what the model read as nodes, in the order of their numbers."""
+class _Asked:
+    """A LlamaIndex retriever that is asked with one whole query, as the core's `Retriever`; it keeps what it found."""
+
+    def __init__(self, inner: Any, query: QueryBundle) -> None:
+        self.inner, self.query = inner, query
+        self.memory = getattr(inner, "memory", None)
+        self.found = dict[str, BaseNode]()
+
+    def search(self, question: str, k: int = 8, filter: Filter | None = None, route: Route = "auto") -> list[Hit]:  # noqa: A002
+        return self._hits(self.inner.source.retrieve(self.query)[:k])
+
+    async def asearch(
+        self,
+        question: str,
+        k: int = 8,
+        filter: Filter | None = None,  # noqa: A002
+        route: Route = "auto",
+    ) -> list[Hit]:
+        return self._hits((await self.inner.source.aretrieve(self.query))[:k])
+
+    def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> Sequence[Fact]:  # noqa: A002
+        return facts_about(self.inner, question, k, filter)
+
+    def _hits(self, found: Sequence[NodeWithScore]) -> list[Hit]:
+        self.found.update({one.node.node_id: one.node for one in found})
+        return [to_hit(one) for one in found]
+
+
+def to_response(answer: Answer, found: Mapping[str, BaseNode] | None = None) -> Response:
+    """Return an answer as a response with its sources; see `source_nodes`."""
+    return Response(answer.text, source_nodes=source_nodes(answer, found), metadata=metadata_of(answer))
+
+
+def source_nodes(answer: Answer, found: Mapping[str, BaseNode] | None = None) -> list[NodeWithScore]:
+    """Return what the model read as nodes, in the order of their numbers.
+
+    Args:
+        answer: With its sources.
+        found: The nodes that these come from, by id; they stay as they are. Others are made from the passages.
+    """
     nodes = []
     for source in answer.sources:
-        passage = source.passage
-        metadata = {key: value for key, value in passage.metadata.items() if not key.startswith("_hybridmem")}
-        metadata.update(number=source.number, cited=source.number in answer.citations, kind=source.kind)
-        if passage.title:
-            metadata.setdefault("title", passage.title)
-        if source.provenance:
-            metadata["hybridmem"] = dict(source.provenance)
-        hidden = ["number", "cited", "kind", "hybridmem"]
-        node = TextNode(
-            text=passage.text, metadata=metadata, excluded_llm_metadata_keys=hidden, excluded_embed_metadata_keys=hidden
-        )
-        if passage.id:
-            node.id_ = passage.id
-        nodes.append(NodeWithScore(node=node, score=source.score))
+        passage = source.passage if source.passage.id else replace(source.passage, id=str(uuid.uuid4()))
+        node = (found or {}).get(str(passage.id)) or to_node(passage)
+        told = {"number": source.number, "cited": source.number in answer.citations, "kind": source.kind}
+        added: dict[str, Any] = {key: value for key, value in told.items() if key not in node.metadata}
+        added[PROVENANCE] = {**source.provenance, **told}
+        update: dict[str, Any] = {"metadata": {**node.metadata, **added}}
+        for name in ("excluded_llm_metadata_keys", "excluded_embed_metadata_keys"):
+            update[name] = list(dict.fromkeys([*getattr(node, name), *added]))
+        shown = node.model_copy(update=update)
+        if shown.get_content(metadata_mode=MetadataMode.NONE) != passage.text:
+            shown.set_content(passage.text)
+        nodes.append(NodeWithScore(node=shown, score=source.score))
     return nodes
 
 
@@ -115,8 +169,13 @@ def metadata_of(answer: Answer) -> dict[str, Any]:
     return {k: told[k] for k in ("citations", "facts", "abstained", "reason", "faithful", "route", "timings", "answer")}
 
 
+def _unread() -> dict[str, Any]:
+    # Not empty, as LlamaIndex's routers take an empty dict for none and put their own into its place.
+    return {"abstained": None}
+
+
 def _texts(
-    pieces: Iterator[str | Answer], told: dict[str, Any], nodes: list[NodeWithScore]
+    pieces: Iterator[str | Answer], told: dict[str, Any], nodes: list[NodeWithScore], found: Mapping[str, BaseNode]
 ) -> Generator[str, None, None]:
     """Yield the text, and at its end fill in what the response says of the answer."""
     for piece in pieces:
@@ -124,11 +183,11 @@ def _texts(
             yield piece
         else:
             told.update(metadata_of(piece))
-            nodes += source_nodes(piece)
+            nodes += source_nodes(piece, found)
 
 
 async def _atexts(
-    pieces: AsyncIterator[str | Answer], told: dict[str, Any], nodes: list[NodeWithScore]
+    pieces: AsyncIterator[str | Answer], told: dict[str, Any], nodes: list[NodeWithScore], found: Mapping[str, BaseNode]
 ) -> AsyncGenerator[str, None]:
     """Do as `_texts`."""
     async for piece in pieces:
@@ -136,7 +195,7 @@ async def _atexts(
             yield piece
         else:
             told.update(metadata_of(piece))
-            nodes += source_nodes(piece)
+            nodes += source_nodes(piece, found)
 
 
 class _Chat:
