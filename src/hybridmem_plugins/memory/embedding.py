@@ -78,6 +78,11 @@ def check_vectors(stored: int | None, known: str | None, dimension: int, current
         raise EmbedderMismatchError(msg)
     if known is not None and current is not None and known != current:
         check_embedder(known, current)
+    if current is not None and (wanted := json.loads(current).get("dimension")) not in (None, dimension):
+        msg = (
+            f"vectors of {dimension} dimensions were given, and the embedder makes {wanted}: no question would fit them"
+        )
+        raise EmbedderMismatchError(msg)
 
 
 def embed(embedder: Embedder, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:

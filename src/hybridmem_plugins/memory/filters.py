@@ -154,7 +154,9 @@ def identity(value: Any) -> tuple[str, Any]:
 
 def filter_key(query: Mapping[str, Any]) -> str:
     """Return a text that is the same for the same filter."""
-    return json.dumps(query, sort_keys=True, default=list)
+    return json.dumps(
+        query, sort_keys=True, default=lambda part: dict(part) if isinstance(part, Mapping) else list(part)
+    )
 
 
 def _in_range(operator: str, value: Any, operand: Any) -> bool:

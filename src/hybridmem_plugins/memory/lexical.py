@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +39,30 @@ _PHRASE_COST = 40_000
 _NOTHING = np.empty(0, dtype=np.float32)
 
 
+class _Counted(NamedTuple):
+    """The passages that a search counts: all, or those of a filter alone, as if there were no others.
+
+    Attributes:
+        slots: Mask over slots; None for all.
+        passages: How many there are.
+        norms: `k1 * (1 - b + b * length / average length)` of every slot; infinite for dead ones.
+        idf: Weights of the tokens asked for last, as one question asks for the same several times.
+    """
+
+    slots: Mask | None
+    passages: int
+    norms: Floats
+    idf: dict[tuple[str, ...], Floats]
+
+
 class LexicalIndex:
     """BM25 as Lucene computes it, without its constant factor (Robertson and Zaragoza, 2009; Kamphuis et al., 2020).
 
     The score of a passage is the sum over the query's tokens of
     `idf * tf / (tf + k1 * (1 - b + b * length / average length))` with `idf = ln(1 + (N - df + 0.5) / (df + 0.5))`.
-    After any sequence of changes, scores equal those of a fresh index over the same passages. Not safe for changing in
-    one thread while another searches; `MemoryStore` holds the lock.
+    After any sequence of changes, scores equal those of a fresh index over the same passages; under a mask, those of
+    one over the allowed passages alone, so that no score tells of the others. Not safe for changing in one thread
+    while another searches; `MemoryStore` holds the lock.
 
     Args:
         k1: How slowly repeated tokens saturate.
@@ -79,8 +96,8 @@ class LexicalIndex:
         self._lengths = Buffer(np.int32)
         self._token_count = 0
         self._postings = Postings()
-        self._norms: Floats | None = None
-        self._last_idf: tuple[tuple[str, ...], Floats] | None = None  # one question asks for the same several times
+        self._all: _Counted | None = None
+        self._allowed: tuple[Mask, _Counted] | None = None  # of the last mask: one question asks several times
         self._dense: dict[int, Floats] = {}
 
     def __len__(self) -> int:
@@ -115,7 +132,7 @@ class LexicalIndex:
         self._token_count += len(terms)
         found = self._postings.add(terms, np.repeat(slots.astype(np.int32), sizes), self._terms.size)
         self._document_frequency.view()[:] += np.bincount(found, minlength=self._terms.size).astype(np.int32)
-        self._norms = self._last_idf = None
+        self._all = self._allowed = None
 
     def remove(self, rows: Sequence[int] | Rows) -> None:
         """Forget rows; unknown ones are ignored."""
@@ -128,7 +145,7 @@ class LexicalIndex:
         size = max(1, self._terms.size)
         pairs, _ = sorted_unique(np.repeat(np.arange(len(slots)), lengths) * size + terms)
         np.subtract.at(self._document_frequency.view(), pairs % size, 1)
-        self._norms = self._last_idf = None
+        self._all = self._allowed = None
         if self._map.dead_count > max(1024, self._map.slot_count // 4):
             self.compact()
 
@@ -149,7 +166,7 @@ class LexicalIndex:
         self._tokens.replace(tokens)
         self._lengths.replace(sizes)
         self._starts.replace(np.cumsum(sizes, dtype=np.int64) - sizes)
-        self._norms = self._last_idf = None
+        self._all = self._allowed = None
         self._dense = {}
 
     def search(self, tokens: Sequence[str], k: int, allowed: Mask | None = None) -> tuple[Rows, Floats]:
@@ -169,9 +186,10 @@ class LexicalIndex:
         if k < 1:
             msg = f"k must be at least 1, not {k}"
             raise ValueError(msg)
-        weighted = self._weigh(tokens)
+        counted = self._counted(allowed)
+        weighted = self._weigh(tokens, counted)
         scores = np.zeros(self._map.slot_count, dtype=np.float32)
-        mask = None if allowed is None else self._map.allowed_slots(allowed)
+        mask, norms = counted.slots, counted.norms
         bounds = np.cumsum([weight for _, weight in weighted][::-1])[
             ::-1
         ].tolist()  # what a term and later ones can add
@@ -180,14 +198,14 @@ class LexicalIndex:
                 close = self._still_close(scores, mask, k, bounds[position])
                 if close is not None:
                     for later, later_weight in weighted[position:]:
-                        scores[close] += self._gain(later, later_weight, close)
+                        scores[close] += self._gain(later, later_weight, close, norms)
                     return self._best(close, scores, k)
             if self._is_frequent(term):
                 frequencies = self._dense_frequencies(term)
-                scores += np.float32(weight) * (frequencies / (frequencies + self._norm()))
+                scores += np.float32(weight) * (frequencies / (frequencies + norms))
             else:
                 slots, frequencies = self._postings.of(term)
-                scores[slots] += np.float32(weight) * (frequencies / (frequencies + self._norm()[slots]))
+                scores[slots] += np.float32(weight) * (frequencies / (frequencies + norms[slots]))
         if mask is not None:
             scores *= mask
         return self._best(np.flatnonzero(scores > 0), scores, k)
@@ -200,12 +218,18 @@ class LexicalIndex:
         """
         slots = self._slots(rows)
         scores = np.zeros(len(slots), dtype=np.float32)
-        for term, weight in self._weigh(tokens):
-            scores += self._gain(term, weight, slots)
+        counted = self._counted(None)
+        for term, weight in self._weigh(tokens, counted):
+            scores += self._gain(term, weight, slots, counted.norms)
         return scores
 
-    def gains(self, tokens: Sequence[str], rows: Sequence[int] | Rows) -> Floats:
+    def gains(self, tokens: Sequence[str], rows: Sequence[int] | Rows, allowed: Mask | None = None) -> Floats:
         """Return what each token adds to the score of each row, shape `(rows, tokens)`.
+
+        Args:
+            tokens: Tokens of a query.
+            rows: Rows that the mask allows.
+            allowed: Mask over rows; None counts all.
 
         Raises:
             KeyError: A row is not in the index.
@@ -220,7 +244,8 @@ class LexicalIndex:
         else:
             for column, term in known:
                 frequencies[:, column] = self._postings.frequency(term, slots)
-        gains: Floats = self.idf(tokens) * (frequencies / (frequencies + self._norm()[slots][:, None]))
+        norms = self._counted(allowed).norms[slots][:, None]
+        gains: Floats = self.idf(tokens, allowed) * (frequencies / (frequencies + norms))
         return gains
 
     def document_frequency(self, tokens: Sequence[str]) -> NDArray[np.int64]:
@@ -231,16 +256,9 @@ class LexicalIndex:
         counts[known] = self._document_frequency.view()[terms[known]]
         return counts
 
-    def idf(self, tokens: Sequence[str]) -> Floats:
+    def idf(self, tokens: Sequence[str], allowed: Mask | None = None) -> Floats:
         """Return the weight of each token, not to be changed; the one of an unseen token is the highest."""
-        asked, last = tuple(tokens), self._last_idf
-        if last is not None and last[0] == asked:
-            return last[1]
-        counts = self.document_frequency(asked)
-        weights: Floats = np.log1p((len(self) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
-        weights.flags.writeable = False
-        self._last_idf = asked, weights
-        return weights
+        return self._idf(tokens, self._counted(allowed))
 
     def term_ids(self, tokens: Iterable[str]) -> Ints:
         """Return the number of each token, -1 for unseen ones. Numbers hold until the index changes."""
@@ -393,26 +411,56 @@ class LexicalIndex:
             raise KeyError(msg)
         return slots
 
-    def _weigh(self, tokens: Sequence[str]) -> list[tuple[int, float]]:
+    def _counted(self, allowed: Mask | None) -> _Counted:
+        """Return what a mask lets count, kept until another one is asked for or something changes."""
+        # Other threads search at the same time: what they keep is never returned here.
+        if allowed is None:
+            counted = self._all or _Counted(None, len(self), self._norms(self._token_count / max(1, len(self))), {})
+            self._all = counted
+            return counted
+        last = self._allowed
+        if last is not None and last[0] is allowed:
+            return last[1]
+        slots = self._map.allowed_slots(allowed)
+        count = int(np.count_nonzero(slots))
+        average = int(self._lengths.view()[slots].sum()) / max(1, count)
+        counted = _Counted(slots, count, self._norms(average), {})
+        self._allowed = allowed, counted
+        return counted
+
+    def _norms(self, average: float) -> Floats:
+        norms = (self.k1 * (1 - self.b + self.b * (self._lengths.view() / max(average, 1e-9)))).astype(np.float32)
+        norms[~self._map.live] = np.inf
+        return norms
+
+    def _idf(self, tokens: Sequence[str], counted: _Counted) -> Floats:
+        asked = tuple(tokens)
+        known = counted.idf.get(asked)
+        if known is not None:
+            return known
+        counts = self.document_frequency(asked) if counted.slots is None else self._held(asked, counted.slots)
+        weights: Floats = np.log1p((counted.passages - counts + 0.5) / (counts + 0.5)).astype(np.float32)
+        weights.flags.writeable = False
+        counted.idf.clear()
+        counted.idf[asked] = weights
+        return weights
+
+    def _held(self, tokens: Sequence[str], slots: Mask) -> NDArray[np.int64]:
+        """Return in how many of some slots each token stands."""
+        terms = self.term_ids(tokens).tolist()
+        held = [int(np.count_nonzero(slots[self._postings.of(term)[0]])) if term >= 0 else 0 for term in terms]
+        return np.array(held, dtype=np.int64)
+
+    def _weigh(self, tokens: Sequence[str], counted: _Counted) -> list[tuple[int, float]]:
         """Return the known terms of a query with their weights, heaviest first: the order scores are added up in."""
         counts = Counter(tokens)
-        weights = self.idf(list(counts)).tolist()
+        weights = self._idf(list(counts), counted).tolist()
         known = [
             (self._vocabulary[token], weight * count)
             for (token, count), weight in zip(counts.items(), weights, strict=True)
             if token in self._vocabulary
         ]
         return sorted(known, key=lambda item: (-item[1], item[0]))
-
-    def _norm(self) -> Floats:
-        """Return `k1 * (1 - b + b * length / average length)` of every slot; infinite for dead ones."""
-        norms = self._norms
-        if norms is None:
-            average = max(self._token_count / max(1, len(self)), 1e-9)
-            norms = (self.k1 * (1 - self.b + self.b * (self._lengths.view() / average))).astype(np.float32)
-            norms[~self._map.live] = np.inf
-            self._norms = norms
-        return norms
 
     def _still_close(self, scores: Floats, mask: Mask | None, k: int, bound: float) -> NDArray[np.int64] | None:
         """Return the few slots that can still become one of the k best.
@@ -440,11 +488,11 @@ class LexicalIndex:
         close = seen[found >= floor]
         return close if len(close) < 0.05 * len(scores) else None
 
-    def _gain(self, term: int, weight: float, slots: NDArray[np.int64]) -> Floats:
+    def _gain(self, term: int, weight: float, slots: NDArray[np.int64], norms: Floats) -> Floats:
         known = self._dense.get(term, _NOTHING)
         dense = len(known) == self._map.slot_count
         frequencies = known[slots] if dense else self._postings.frequency(term, slots)
-        gain: Floats = np.float32(weight) * (frequencies / (frequencies + self._norm()[slots]))
+        gain: Floats = np.float32(weight) * (frequencies / (frequencies + norms[slots]))
         return gain
 
     def _is_frequent(self, term: int) -> bool:

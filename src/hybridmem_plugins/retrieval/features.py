@@ -91,7 +91,8 @@ class Evidence:
         self.semantic = Ranking(*tiers.semantic.search(vector, depth, allowed))
         self.lexical = Ranking(*tiers.lexical.search(question.terms, depth, allowed))
         self._semantic_ranks, self._lexical_ranks = self.semantic.ranks(), self.lexical.ranks()
-        self._idf = tiers.lexical.idf(question.terms)
+        self._allowed = allowed
+        self._idf = tiers.lexical.idf(question.terms, allowed)
         self._links = self._link_weights()
         proposed = [*self.semantic.rows[:size].tolist(), *self.lexical.rows[:size].tolist(), *self._links]
         self.pool: list[int] = list(dict.fromkeys(proposed))
@@ -111,7 +112,7 @@ class Evidence:
             The features, shape `(rows, len(BASE_FEATURES))`, and which of the question's words each passage has,
             weighted by how telling they are, shape `(rows, terms)`, one row summing to at most 1.
         """
-        gains = self._tiers.lexical.gains(self.question.terms, rows)
+        gains = self._tiers.lexical.gains(self.question.terms, rows, self._allowed)
         similarity, rest_similarity = self._compare(rows)
         if self._top_rest is None:
             self._top_rest = max(float(rest_similarity.max(initial=0)), 1e-6)

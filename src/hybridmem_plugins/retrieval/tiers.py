@@ -41,12 +41,12 @@ class LexicalTier(Protocol):
         """Return the k rows with the highest BM25 scores, best first."""
         ...
 
-    def gains(self, tokens: Sequence[str], rows: Sequence[int] | Rows) -> Floats:
+    def gains(self, tokens: Sequence[str], rows: Sequence[int] | Rows, allowed: Any = None) -> Floats:
         """Return what each token adds to the score of each row, shape `(rows, tokens)`."""
         ...
 
-    def idf(self, tokens: Sequence[str]) -> Floats:
-        """Return how telling each token is."""
+    def idf(self, tokens: Sequence[str], allowed: Any = None) -> Floats:
+        """Return how telling each token is among the allowed passages."""
         ...
 
     def __len__(self) -> int:

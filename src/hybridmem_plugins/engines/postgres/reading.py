@@ -89,7 +89,7 @@ class PostgresView:
     @property
     def graph(self) -> PostgresGraph:
         """The relational tier, under the filter that `allowed` was asked for last."""
-        name = "" if self._allowed is None else repr((self._allowed.sql, self._allowed.parameters))
+        name = _name(self._allowed)
         if name not in self._graphs:
             self._graphs[name] = PostgresGraph(self.ask, self.met, self._allowed)
         return self._graphs[name]
@@ -153,13 +153,13 @@ class PostgresView:
             *self._semantic.tuning(),
             self._semantic.statement(query, k, allowed, COLUMNS),
             self.lexical.statement(terms, k, allowed),
-            self.lexical.counting(terms),
+            *self.lexical.counting(terms, allowed),
             by_row(rows),
         ]
         found = self.ask(*statements)
-        near, said, counts, named = found[-4:]
+        near, said, counts, population, named = found[-5:]
         self.met.take(named)
-        self.lexical.learn(terms, counts)
+        self.lexical.learn(terms, allowed, counts, population)
         self._expected = self.met.take(near), self.met.take(said)
         self._expected_for = (query.tobytes(), tuple(terms), k, totals.version, repr(allowed))
 
@@ -243,11 +243,16 @@ class PostgresVectors:
 
 
 class PostgresWords:
-    """The lexical tier: BM25 over a table of postings, with the scores of `LexicalIndex`."""
+    """The lexical tier: BM25 over a table of postings, with the scores of `LexicalIndex`.
+
+    Under a filter only the passages that it allows are counted, as if there were no others.
+    """
 
     def __init__(self, view: PostgresView) -> None:
         self._view = view
-        self._counts: dict[str, int] = {}
+        # By filter: in how many passages each token stands, and how many passages and tokens there are.
+        self._counts: dict[str, dict[str, int]] = {}
+        self._populations: dict[str, tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._view)
@@ -259,63 +264,99 @@ class PostgresWords:
             raise ValueError(msg)
         rows = self._view.expected_said(tokens, k, allowed)
         if rows is None:
-            lines, counts = self._view.ask(self.statement(tokens, k, allowed), self.counting(tokens))
-            self.learn(tokens, counts)
+            lines, *told = self._view.ask(self.statement(tokens, k, allowed), *self.counting(tokens, allowed))
+            self.learn(tokens, allowed, *told)
             rows = self._view.met.take(lines)
         weights = Counter(tokens)
         terms = list(weights)
         labels = as_rows(rows)
         times = np.array([weights[term] for term in terms], dtype=np.float32)
-        scores = (self.gains(terms, rows) * times).sum(axis=1)
+        scores = (self.gains(terms, rows, allowed) * times).sum(axis=1)
         order = np.lexsort((labels, -scores))
         return labels[order], scores[order]
 
-    def gains(self, tokens: Sequence[str], rows: Sequence[int] | Rows) -> Floats:
+    def gains(self, tokens: Sequence[str], rows: Sequence[int] | Rows, allowed: Statement | None = None) -> Floats:
         """Return what each token adds to the score of each row, shape `(rows, tokens)`."""
+        weights = self.idf(tokens, allowed)
+        passages, words = self._populations[_name(allowed)]
         frequencies, lengths = self._view.met.frequencies(as_rows(rows).tolist(), tokens)
-        norms = (K1 * (1 - B + B * (lengths / self._average()))).astype(np.float32)
-        gains: Floats = self.idf(tokens) * (frequencies / (frequencies + norms[:, None]))
+        average = max(words / max(1, passages), 1e-9)
+        norms = (K1 * (1 - B + B * (lengths / average))).astype(np.float32)
+        gains: Floats = weights * (frequencies / (frequencies + norms[:, None]))
         return gains
 
-    def idf(self, tokens: Sequence[str]) -> Floats:
-        """Return how telling each token is."""
-        missing = [token for token in dict.fromkeys(tokens) if token not in self._counts]
-        if missing:
-            self.learn(missing, self._view.ask(self.counting(missing))[0])
-        counts = np.array([self._counts[token] for token in tokens], dtype=np.int64)
-        return np.log1p((len(self) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
+    def idf(self, tokens: Sequence[str], allowed: Statement | None = None) -> Floats:
+        """Return how telling each token is among the allowed passages."""
+        known = self._counts.get(_name(allowed), {})
+        missing = [token for token in dict.fromkeys(tokens) if token not in known]
+        if missing or _name(allowed) not in self._populations:
+            self.learn(missing, allowed, *self._view.ask(*self.counting(missing, allowed)))
+            known = self._counts[_name(allowed)]
+        passages, _ = self._populations[_name(allowed)]
+        counts = np.array([known[token] for token in tokens], dtype=np.int64)
+        return np.log1p((passages - counts + 0.5) / (counts + 0.5)).astype(np.float32)
 
-    def learn(self, tokens: Sequence[str], lines: Sequence[tuple[Any, ...]]) -> None:
-        """Remember in how many passages tokens stand."""
-        found = dict(lines)
-        self._counts.update((token, found.get(key(token), 0)) for token in tokens)
+    def learn(
+        self,
+        tokens: Sequence[str],
+        allowed: Statement | None,
+        counts: Sequence[tuple[Any, ...]],
+        population: Sequence[tuple[Any, ...]],
+    ) -> None:
+        """Remember what `counting` found."""
+        found = dict(counts)
+        known = self._counts.setdefault(_name(allowed), {})
+        known.update((token, found.get(key(token), 0)) for token in tokens)
+        [(passages, words)] = population
+        self._populations[_name(allowed)] = int(passages), int(words)
 
-    def counting(self, tokens: Sequence[str]) -> Statement:
-        """Return the statement that counts in how many passages tokens stand."""
-        return Statement("SELECT term, passages FROM terms WHERE term = ANY(%s::text[])", [list(map(key, tokens))])
+    def counting(self, tokens: Sequence[str], allowed: Statement | None) -> list[Statement]:
+        """Return the statements that count in how many passages tokens stand, and passages and tokens in all."""
+        terms = list(map(key, tokens))
+        if allowed is None:
+            counts = Statement("SELECT term, passages FROM terms WHERE term = ANY(%s::text[])", [terms])
+            return [counts, Statement("SELECT passages, tokens FROM state")]
+        every = getattr(allowed, "indexed", None) or allowed
+        return [
+            Statement(
+                "SELECT o.term, count(*) FROM postings o JOIN passages p ON p.row = o.row "
+                f"WHERE o.term = ANY(%s::text[]) AND ({allowed.sql}) GROUP BY o.term",
+                [terms, *allowed.parameters],
+            ),
+            Statement(
+                f"SELECT count(*), coalesce(sum(p.length), 0) FROM passages p WHERE {every.sql}", every.parameters
+            ),
+        ]
 
     def statement(self, tokens: Sequence[str], k: int, allowed: Statement | None) -> Statement:
         """Return the statement that finds the passages with the highest scores."""
         counts = Counter(map(key, tokens))
+        terms = list(counts)
         join, where = ("", Statement("true")) if allowed is None else ("JOIN passages p ON p.row = o.row", allowed)
+        held, population = self.counting(terms, allowed)
         sql = (
-            "WITH asked AS MATERIALIZED (SELECT t.term, "
-            "given.times * ln(1 + (%s - t.passages + 0.5::float8) / (t.passages + 0.5)) AS weight "
-            "FROM unnest(%s::text[], %s::float8[]) AS given(term, times) JOIN terms t USING (term)), "
+            f"WITH held(term, passages) AS MATERIALIZED ({held.sql}), "
+            f"counted(passages, tokens) AS MATERIALIZED ({population.sql}), "
+            "asked AS MATERIALIZED (SELECT held.term, "
+            "%s::float8 * counted.passages / greatest(counted.tokens, 1e-9::float8) AS slope, "
+            "given.times * ln(1 + (counted.passages - held.passages + 0.5::float8) / (held.passages + 0.5)) AS weight "
+            "FROM unnest(%s::text[], %s::float8[]) AS given(term, times) JOIN held USING (term) CROSS JOIN counted), "
             "said AS MATERIALIZED (SELECT o.row, "
-            "sum(asked.weight * o.frequency / (o.frequency + %s::float8 + %s::float8 * o.length))::real AS score "
+            "sum(asked.weight * o.frequency / (o.frequency + %s::float8 + asked.slope * o.length))::real AS score "
             f"FROM asked JOIN postings o USING (term) {join} WHERE {where.sql} "
             "GROUP BY o.row ORDER BY score DESC, o.row LIMIT %s) "
             f"SELECT {COLUMNS} FROM said JOIN passages p ON p.row = said.row JOIN vectors v ON v.row = said.row"
         )
         parameters = [
-            len(self), list(counts), list(map(float, counts.values())), K1 * (1 - B), K1 * B / self._average(),
+            *held.parameters, *population.parameters, K1 * B, terms, list(map(float, counts.values())), K1 * (1 - B),
             *where.parameters, k,
         ]  # fmt: skip
         return Statement(sql, parameters)
 
-    def _average(self) -> float:
-        return max(self._view.totals.tokens / max(1, len(self)), 1e-9)
+
+def _name(allowed: Statement | None) -> str:
+    """Return what tells filters apart."""
+    return "" if allowed is None else repr((allowed.sql, allowed.parameters))
 
 
 def storable_ids(ids: Sequence[str]) -> list[str]:

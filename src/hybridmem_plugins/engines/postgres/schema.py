@@ -6,9 +6,15 @@ import hashlib
 
 FORMAT_VERSION = 1
 
+# How many words a passage has; generated, as memories made before have none.
+LENGTH = (
+    "length integer GENERATED ALWAYS AS "
+    "(CASE btrim(words) WHEN '' THEN 0 ELSE 1 + length(btrim(words)) - length(replace(words, ' ', '')) END) STORED"
+)
+
 # Names and terms are compared byte by byte (COLLATE "C"): equality is all that is asked, and it is several times as
 # fast. Vectors lie in a table of their own, so that scanning them reads nothing else.
-TABLES = """
+TABLES = f"""
 CREATE TABLE state (
     only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     format integer NOT NULL,
@@ -29,7 +35,8 @@ CREATE TABLE passages (
     metadata text NOT NULL,
     fields jsonb NOT NULL,
     extraction text NOT NULL,
-    words text NOT NULL
+    words text NOT NULL,
+    {LENGTH}
 );
 CREATE INDEX passages_fields ON passages USING gin (fields jsonb_path_ops);
 CREATE TABLE vectors (row bigint PRIMARY KEY, vector vector NOT NULL);

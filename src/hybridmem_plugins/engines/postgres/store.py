@@ -302,9 +302,20 @@ class PostgresStore:
         if found != schema.FORMAT_VERSION:
             msg = f"{self.address} has format {found}; this version reads format {schema.FORMAT_VERSION}"
             raise MemoryFormatError(msg)
+        self._add_lengths()
         if known is not None and self.embedder is not None:
             self._fingerprint = fingerprint(self.embedder)
             check_embedder(known, self._fingerprint)
+
+    def _add_lengths(self) -> None:
+        """Give a memory that was made before passages had lengths these."""
+        table = f"{self._address.schema}.passages"
+        sql = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'length')"
+        with self._connections.reading() as session:
+            known = session.ask(Statement(sql, [table]))[0][0][0]
+        if not known:
+            with self._connections.writing() as session:
+                session.ask(Statement(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {schema.LENGTH}"))
 
     def _exists(self) -> bool:
         with self._connections.reading() as session:
