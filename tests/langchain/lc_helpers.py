@@ -58,6 +58,24 @@ class AsyncWordEmbeddings(WordEmbeddings):
         return super().embed_documents(texts)
 
 
+class AsyncOnlyEmbeddings(AsyncWordEmbeddings):
+    """Has no blocking form at all, as some clients of a network do."""
+
+    def embed_query(self, text: str) -> list[float]:
+        raise NotImplementedError
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        raise NotImplementedError
+
+    async def aembed_query(self, text: str) -> list[float]:
+        await asyncio.sleep(0)
+        return super(AsyncWordEmbeddings, self).embed_query(text)
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        await asyncio.sleep(0)
+        return [await self.aembed_query(text) for text in texts]
+
+
 def documents() -> list[Document]:
     return [
         Document(id=f"d{n}", page_content=text, metadata={"title": title, "tenant": "ab"[n % 2], "number": n})

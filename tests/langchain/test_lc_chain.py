@@ -14,8 +14,9 @@ from langchain_core.language_models import FakeListChatModel, FakeListLLM
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
+from lc_helpers import AsyncOnlyEmbeddings
 
-from hybridmem_plugins.langchain import HybridRetriever, create_hybrid_chain
+from hybridmem_plugins.langchain import HnswVectorStore, HybridRetriever, create_hybrid_chain
 
 QUESTION = "Who designed the Analytical Engine?"
 DOCUMENTS = [
@@ -188,6 +189,16 @@ async def test_a_filter_around_the_retriever_holds_for_facts_too(leaders) -> Non
         # What a call says would take the place of what is bound.
         with pytest.raises(ValueError, match="takes no filter"):
             chain.invoke({"input": LEADS, "filter": {"tenant": "a"}})
+
+
+async def test_an_async_call_embeds_on_the_event_loop_alone() -> None:
+    store = await HnswVectorStore.afrom_documents(DOCUMENTS, AsyncOnlyEmbeddings())
+    chain = create_hybrid_chain(store.as_hybrid_retriever(k=3), FakeListChatModel(responses=[ANSWER]))
+    told = await chain.ainvoke(QUESTION)
+    assert told["answer"] == ANSWER
+    assert told["facts"]
+    pieces = [piece async for piece in chain.astream(QUESTION)]
+    assert added(pieces)["facts"] == told["facts"]
 
 
 def test_an_unsupported_answer_is_withheld_but_the_reply_is_told(retriever) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager, aindex, index
-from lc_helpers import TEXTS, AsyncWordEmbeddings, WordEmbeddings, documents
+from lc_helpers import TEXTS, AsyncOnlyEmbeddings, AsyncWordEmbeddings, WordEmbeddings, documents
 
 from hybridmem_plugins import HybridMemory
 from hybridmem_plugins.langchain import HnswVectorStore
@@ -164,3 +164,10 @@ async def test_what_it_holds_without_an_embedding_given() -> None:
     store = HnswVectorStore.from_texts(["Helium is a gas.", "Bread is food."])
     assert store.similarity_search("noble gas", k=1)[0].page_content == "Helium is a gas."
     assert (await store.asimilarity_search("noble gas", k=1))[0].page_content == "Helium is a gas."
+
+
+async def test_a_store_is_made_with_async_embeddings_alone() -> None:
+    store = await HnswVectorStore.afrom_texts(["a", "b"], AsyncOnlyEmbeddings(), ids=["x", "y"])
+    assert [doc.id for doc in await store.asimilarity_search("a", k=1)] == ["x"]
+    with pytest.raises(ValueError, match="3 ids for 1"):
+        await HnswVectorStore.afrom_texts(["a"], EMBEDDING, ids=["x", "y", "z"])

@@ -111,6 +111,25 @@ class HnswVectorStore(VectorStore):
             raise
         return store
 
+    @classmethod
+    async def afrom_texts(
+        cls,
+        texts: Iterable[str],
+        embedding: Any = None,
+        metadatas: Sequence[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Do as `from_texts`, without blocking the event loop."""
+        store = await asyncio.to_thread(partial(cls, embedding, **kwargs))
+        try:
+            await store.aadd_documents(texts_to_documents(texts, metadatas), ids=ids)
+        except BaseException:
+            await store.memory.aclose()
+            raise
+        return store
+
     @property
     def embeddings(self) -> Embeddings | None:
         """The embedding that was given; None for the bundled one."""

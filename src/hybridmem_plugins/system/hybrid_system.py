@@ -22,7 +22,7 @@ from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 from hybridmem_plugins.system.answer import Answer
 from hybridmem_plugins.system.citing import find_support, is_polar, split_marks
 from hybridmem_plugins.system.models import Asked, LocalChat, PassageReader, ReadingMode, Reply, as_chat_model
-from hybridmem_plugins.system.retrievers import as_retriever, facts_about
+from hybridmem_plugins.system.retrievers import afacts_about, as_retriever, facts_about
 from hybridmem_plugins.system.synthesis import Context, Order, Synthesis
 
 FACTS_READ = 8
@@ -301,9 +301,7 @@ class HybridMemorySystem:
         with turn.stage("retrieval"):
             turn.hits = await self.retriever.asearch(question, self.k, filter, route)
             if turn.hits:
-                turn.facts = await asyncio.to_thread(
-                    facts_about, self.retriever, question, self._facts_read, filter
-                )  # fmt: skip
+                turn.facts = await afacts_about(self.retriever, question, self._facts_read, filter)
         return await asyncio.to_thread(self._synthesised, turn)
 
     @property

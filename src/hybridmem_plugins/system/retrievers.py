@@ -110,8 +110,13 @@ class _Foreign:
     def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
         if self.memory is None:
             return []
-        given = {"filter": filter} if filter is not None else {}
-        found: list[Fact] = self.source.facts(question, k, **given)
+        found: list[Fact] = self.source.facts(question, k, **({} if filter is None else {"filter": filter}))
+        return found
+
+    async def afacts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
+        if self.memory is None:
+            return []
+        found: list[Fact] = await self.source.afacts(question, k, **({} if filter is None else {"filter": filter}))
         return found
 
     def _options(self, k: int, filter: Filter | None, route: Route) -> dict[str, Any]:  # noqa: A002
@@ -161,3 +166,17 @@ def facts_about(retriever: Retriever, question: str, k: int, filter: Filter | No
     """Return the structural facts where a retriever has any."""
     facts = getattr(retriever, "facts", None)
     return facts(question, k, filter) if callable(facts) and k > 0 else []
+
+
+async def afacts_about(
+    retriever: Retriever,
+    question: str,
+    k: int,
+    filter: Filter | None,  # noqa: A002
+) -> Sequence[Fact]:
+    """Do as `facts_about`, without blocking the event loop."""
+    afacts = getattr(retriever, "afacts", None)
+    if not callable(afacts):
+        return await asyncio.to_thread(facts_about, retriever, question, k, filter)
+    found: Sequence[Fact] = await afacts(question, k, filter) if k > 0 else []
+    return found
