@@ -281,6 +281,18 @@ def test_markup_and_control_characters_of_documents_are_harmless(fake: type[Fake
         (["index", "{documents}/dram.md", "--memory", "{documents}"], 1, "is no memory"),
         (["index", "{missing}", "--memory", "{memory}"], 2, "does not exist"),
         (["index", "{documents}"], 2, "Missing option"),
+        *(
+            (arguments, 2, "postgresql://…@host/db is an address, and a folder")
+            for arguments in (
+                ["index", "{documents}", "--memory", "postgresql://u:pw@host/db"],
+                ["import", "postgresql://u:pw@host/db", "{documents}/dram.md"],
+                ["query", "postgresql://u:pw@host/db", "DRAM?"],
+                ["check", "postgresql://u:pw@host/db"],
+                ["serve", "postgresql://u:pw@host/db"],
+            )
+        ),
+        (["check", "{documents}/dram.md"], 2, "is a file"),
+        (["check", "{missing}"], 2, "does not exist"),
         (["nonsense"], 2, "No such command"),
     ],
 )
@@ -293,6 +305,7 @@ def test_failures_are_one_clear_line(
     assert result.exit_code == code, result.output
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
+    assert "u:pw" not in result.output
     assert code == 2 or sum(line.startswith("Error: ") for line in result.output.splitlines()) == 1
     assert not any((tmp_path / "empty").iterdir())
 

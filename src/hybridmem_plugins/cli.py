@@ -120,10 +120,45 @@ def _options(
     pass
 
 
+def folder(text: str) -> Path:
+    """Turn the text of a parameter into the path of a memory's folder, which need not be there.
+
+    It is looked at before it is a path: that would make one `/` of an address's `//`, and a folder of that name.
+
+    Raises:
+        typer.BadParameter: An engine's address, or a file.
+    """
+    from hybridmem_plugins.engines.address import is_address, without_secrets
+
+    if is_address(text):
+        msg = (
+            f"{without_secrets(text)} is an address, and a folder is needed. `hybridmem migrate` copies a folder to an "
+            "address and back; in Python, HybridMemory(path=...) opens either."
+        )
+        raise typer.BadParameter(msg)
+    if os.path.isfile(text):
+        msg = f"{text} is a file, and a folder is needed"
+        raise typer.BadParameter(msg)
+    return Path(text)
+
+
+def existing_folder(text: str) -> Path:
+    """Do as `folder`, where the folder has to be there.
+
+    Raises:
+        typer.BadParameter: An engine's address, a file, or nothing of that name.
+    """
+    path = folder(text)
+    if not os.path.exists(text):
+        msg = f"{text} does not exist"
+        raise typer.BadParameter(msg)
+    return path
+
+
 @app.command()
 def index(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files and folders to read.")],
-    memory: Annotated[Path, typer.Option(help="Folder of the memory; made if it is not there.", file_okay=False)],
+    memory: Annotated[Path, typer.Option(help="Folder of the memory; made if it is not there.", parser=folder)],
     max_words: Annotated[int, typer.Option(min=1, help="Longest passage that a document is split into.")] = 180,
     all_skipped: Annotated[bool, typer.Option("--all-skipped", help="List everything that was skipped.")] = False,
     engine: Annotated[
@@ -212,7 +247,7 @@ def _forget_rest(memory: HybridMemory, lengths: dict[str, int]) -> int:
 
 @app.command()
 def query(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", exists=True, help="Folder of the memory.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=existing_folder, help="Folder of the memory.")],
     question: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", help="How many passages at most.")] = 8,
     filter_: Annotated[

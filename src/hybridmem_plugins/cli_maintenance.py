@@ -11,12 +11,13 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from hybridmem_plugins.cli import existing_folder, folder
 from hybridmem_plugins.errors import MemoryFormatError
 
 BATCH = 1000
 """Lines that `import` stores in one step; what is stored stays when the rest is interrupted."""
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Folder of the memory.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=existing_folder, help="Folder of the memory.")]
 
 
 def check(folder: Folder) -> None:
@@ -56,7 +57,7 @@ def export(
 
 
 def import_(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", file_okay=False, help="Folder; made if it is not there.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=folder, help="Folder; made if it is not there.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="JSON lines.")],
 ) -> None:
     """Read what `export` wrote; passages of the same id are replaced, so that it can be run again after a stop."""

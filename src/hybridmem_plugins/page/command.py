@@ -10,12 +10,17 @@ from typing import Annotated
 
 import typer
 
+from hybridmem_plugins.cli import folder as as_folder
+
 PORT = 8321
 
 
 def serve(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="Folder of the memory; without it, a small sample corpus.")
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]", parser=as_folder, help="Folder of the memory; without it, a small sample corpus."
+        ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = PORT,
     host: Annotated[str, typer.Option(help="Address to listen at; others than this machine's need --expose.")] = (
