@@ -201,6 +201,36 @@ async def test_an_async_call_embeds_on_the_event_loop_alone() -> None:
     assert added(pieces)["facts"] == told["facts"]
 
 
+def test_what_the_user_stored_is_kept_beside_what_the_chain_says() -> None:
+    own = {"number": "INV-7", "kind": "invoice", "cited": "Smith 2020", "score": "A+"}
+    retriever = HybridRetriever.from_documents([Document("The total is 9 euros.", metadata=own, id="x")])
+    chain = create_hybrid_chain(retriever, FakeListChatModel(responses=["9 euros"]))
+    metadata = chain.invoke("What is the total?")["context"][0].metadata
+    assert {key: metadata[key] for key in own} == own
+    told = metadata["hybridmem"]
+    assert (told["number"], told["cited"], told["kind"]) == (1, True, "passage")
+    assert told["score"] == retriever.invoke("What is the total?")[0].metadata["hybridmem"]["score"] > 0
+
+
+async def test_titles_under_another_key_are_shown_to_the_model() -> None:
+    documents = [Document("It was designed by Charles Babbage.", metadata={"heading": "Analytical Engine"}, id="e")]
+    retriever = HybridRetriever.from_documents(documents, k=1, title_key="heading")
+    prompts: list[str] = []
+
+    def model(messages: Any) -> str:
+        prompts.append(str(messages))
+        return ANSWER
+
+    for source in (retriever, retriever.bind(k=1)):
+        chain = create_hybrid_chain(source, RunnableLambda(model))
+        for told in (chain.invoke(QUESTION), await chain.ainvoke(QUESTION)):
+            assert told["context"][0].metadata["heading"] == told["context"][0].metadata["title"] == "Analytical Engine"
+    assert all("Analytical Engine" in prompt.replace(QUESTION, "") for prompt in prompts)
+    tool = retriever.as_agent_tool()
+    assert tool.invoke({"query": QUESTION}).startswith("[1] Analytical Engine (id: e)")
+    assert (await tool.ainvoke({"query": QUESTION})).startswith("[1] Analytical Engine (id: e)")
+
+
 def test_an_unsupported_answer_is_withheld_but_the_reply_is_told(retriever) -> None:
     told = create_hybrid_chain(retriever, FakeListChatModel(responses=["Konrad Zuse"])).invoke(QUESTION)
     assert told["abstained"]

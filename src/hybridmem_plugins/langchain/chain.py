@@ -28,8 +28,10 @@ class HybridChain(Runnable[ChainInput, dict[str, Any]]):
     Takes a question, or a dict with `input` (or `question`). Over a hybrid memory, `filter` and `route` may be keys of
     that dict or keywords of the call; of two filters both hold, and a route of the call comes before one of the dict.
     Gives a dict: `input`, `answer`, `reply` (what the model wrote, before it was checked), `context` (documents in the
-    order of their numbers; `number` and `cited` are in their metadata), `facts`, `citations`, `abstained`, `reason`,
-    `faithful`, `route`, `timings`.
+    order of their numbers), `facts`, `citations`, `abstained`, `reason`, `faithful`, `route`, `timings`.
+
+    The metadata of a document in `context` has `number`, `cited`, `kind` and `score`, where they are not keys of the
+    user's own, and all of them under `hybridmem`, beside why it was found.
 
     Streamed, `reply` comes in pieces; the rest, and with it the checked `answer`, comes last.
 
@@ -201,9 +203,8 @@ def to_output(answer: Answer) -> dict[str, Any]:
 
 def _document(source: Source, *, cited: bool) -> Document:
     document = to_document(source.passage, "title")
-    document.metadata.update(number=source.number, cited=cited, kind=source.kind, score=source.score)
-    if source.provenance:
-        document.metadata["hybridmem"] = dict(source.provenance)
+    told = {"number": source.number, "cited": cited, "kind": source.kind, "score": source.score}
+    document.metadata = {**told, **document.metadata, "hybridmem": {**source.provenance, **told}}
     return document
 
 

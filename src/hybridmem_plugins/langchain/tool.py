@@ -25,14 +25,15 @@ def retriever_tool(retriever: BaseRetriever, name: str, description: str) -> Bas
         name: What the model calls it.
         description: Tells the model when to call it.
     """
+    title_key = getattr(retriever, "title_key", None) or "title"
 
     def search(query: str, config: RunnableConfig) -> tuple[str, list[Document]]:
         documents = retriever.invoke(query, config)
-        return cited(documents), documents
+        return cited(documents, title_key), documents
 
     async def asearch(query: str, config: RunnableConfig) -> tuple[str, list[Document]]:
         documents = await retriever.ainvoke(query, config)
-        return cited(documents), documents
+        return cited(documents, title_key), documents
 
     return StructuredTool.from_function(
         search,
@@ -44,7 +45,7 @@ def retriever_tool(retriever: BaseRetriever, name: str, description: str) -> Bas
     )
 
 
-def cited(documents: Sequence[Document]) -> str:
+def cited(documents: Sequence[Document], title_key: str = "title") -> str:
     """Return documents as one text, each with its number, title and id.
 
     >>> print(cited([Document(id="p1", page_content="A text.", metadata={"title": "Ada"})]))
@@ -55,6 +56,6 @@ def cited(documents: Sequence[Document]) -> str:
         return "Nothing was found."
     parts = []
     for number, document in enumerate(documents, 1):
-        head = f"[{number}] {document.metadata.get('title', '')}".rstrip()
+        head = f"[{number}] {document.metadata.get(title_key, '')}".rstrip()
         parts.append(f"{head} (id: {document.id})\n{document.page_content}")
     return "\n\n".join(parts)

@@ -73,6 +73,7 @@ class _Foreign:
 
     def __init__(self, source: Any, memory: HybridMemory | None = None) -> None:
         self.source, self.memory = source, memory
+        self._title_key = str(getattr(source, "title_key", None) or "title")
         name = next((n for n in ("invoke", "retrieve") if callable(getattr(source, n, None))), "")
         self._call: Callable[..., Any] = getattr(source, name) if name else source
         self._acall: Callable[..., Any] | None = getattr(source, f"a{name}", None) if name else None
@@ -89,7 +90,7 @@ class _Foreign:
         if inspect.isawaitable(found):
             msg = "the retriever is async: use `aquery` or `astream`"
             raise TypeError(msg)
-        return [to_hit(one) for one in found][:k]
+        return [to_hit(one, self._title_key) for one in found][:k]
 
     async def asearch(
         self,
@@ -105,7 +106,7 @@ class _Foreign:
             found = await self._call(question, **options)
         else:
             found = await asyncio.to_thread(self._call, question, **options)
-        return [to_hit(one) for one in found][:k]
+        return [to_hit(one, self._title_key) for one in found][:k]
 
     def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
         if self.memory is None:
@@ -130,8 +131,12 @@ class _Foreign:
         return {}
 
 
-def to_hit(found: Any) -> Hit:
+def to_hit(found: Any, title_key: str = "title") -> Hit:
     """Return a found passage as a hit: a `Hit`, `Passage`, text, LangChain document or LlamaIndex node.
+
+    Args:
+        found: The passage.
+        title_key: Key of the metadata that holds the title of a document or node.
 
     Raises:
         TypeError: It is none of these.
@@ -143,18 +148,23 @@ def to_hit(found: Any) -> Hit:
     if isinstance(found, Passage):
         return Hit(found, 0.0)
     if hasattr(found, "page_content"):
-        return _hit(found.page_content, found.metadata, getattr(found, "id", None), found.metadata.get("score"))
+        why = found.metadata.get(PROVENANCE_KEY)
+        # Beside our own reasons stands our own score; `score` may be something of the user's.
+        score = why["score"] if isinstance(why, Mapping) and "score" in why else found.metadata.get("score")
+        return _hit(found.page_content, found.metadata, getattr(found, "id", None), score, title_key)
     node = getattr(found, "node", found)
     if callable(getattr(node, "get_content", None)):
-        return _hit(node.get_content(), node.metadata, node.node_id, getattr(found, "score", None))
+        return _hit(node.get_content(), node.metadata, node.node_id, getattr(found, "score", None), title_key)
     msg = f"the retriever returned a {type(found).__name__}; it must return documents, nodes, passages, hits or texts"
     raise TypeError(msg)
 
 
-def _hit(text: str, metadata: Mapping[str, Any], identity: str | None, score: Any) -> Hit:
-    title = metadata.get("title") or metadata.get("file_name")
+def _hit(text: str, metadata: Mapping[str, Any], identity: str | None, score: Any, title_key: str) -> Hit:
+    title = metadata.get(title_key) or metadata.get("file_name")
     provenance = metadata.get(PROVENANCE_KEY)
-    kept = {key: value for key, value in metadata.items() if key not in (PROVENANCE_KEY, "title")}
+    # A title comes back as `title`; under a key of the user's own it stays where the user looks for it.
+    ours = {PROVENANCE_KEY, "title"} if title_key == "title" else {PROVENANCE_KEY}
+    kept = {key: value for key, value in metadata.items() if key not in ours}
     return Hit(
         Passage(text, title=str(title) if title else None, id=identity, metadata=kept),
         float(score) if isinstance(score, int | float) else 0.0,
