@@ -93,11 +93,22 @@ def test_export_of_a_damaged_memory_writes_the_rest(folder: Path, tmp_path: Path
     assert {"b", "c/../d"} <= ids
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"title": "no text"}', '{"text": 5}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{", "[]", '{"title": "no text"}', '{"text": 5}', '{"text": " "}', '{"text": "x", "metadata": {"n": NaN}}'),
+        *('{"text": "half \\ud83d"}', "caf\udce9", '{"text": ' + "[" * 100_000),
+    ],
+)
 def test_an_import_stops_at_a_bad_line_and_names_it(tmp_path: Path, line: str) -> None:
     file = tmp_path / "in.jsonl"
-    file.write_text(f'{{"text": "fine"}}\n{line}\n', "utf-8")
-    assert "Error" in run("import", tmp_path / "m", file, code=1)
+    file.write_bytes(f'{{"text": "fine"}}\n{line}\n'.encode("utf-8", "surrogateescape"))
+    assert "Error: " + f"{file}, line 2: " in run("import", tmp_path / "m", file, code=1)
+
+
+def test_an_import_passes_over_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "fine"}\r\n', "utf-8-sig", newline="")
+    assert "holds 1" in run("import", tmp_path / "m", tmp_path / "in.jsonl")
 
 
 def test_delete_by_id_and_filter_and_compact(folder: Path) -> None:

@@ -136,17 +136,21 @@ def _conditions(text: str | None) -> dict[str, Any] | None:
 
 def _batches(file: Path) -> Iterator[list[Any]]:
     from hybridmem_plugins import Passage
+    from hybridmem_plugins.memory.validation import check_passages
 
     batch: dict[str, Passage] = {}
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
             try:
-                values = json.loads(line)
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                if not text.strip():
+                    continue
+                values = json.loads(text)
                 passage = Passage(values["text"], values.get("title"), values.get("id"), values.get("metadata") or {})
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                msg = f"{file}, line {number}: no passage as `hybridmem export` writes it ({error})"
+                check_passages([passage])  # as adding does later, when the line is no longer known
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                reason = str(error).replace("passage 0", "the passage", 1)
+                msg = f"{file}, line {number}: no passage as `hybridmem export` writes it ({reason})"
                 raise ValueError(msg) from error
             batch[passage.id if isinstance(passage.id, str) else f"line {number}"] = passage
             if len(batch) >= BATCH:
