@@ -366,7 +366,11 @@ class HybridMemory:
         # Of many callers that start together, all get going before the first search takes Python's lock from them.
         await asyncio.sleep(0)
         context = copy_context()  # As `asyncio.to_thread` does: an embedder sees its caller's trace and settings.
-        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, call)
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._pool, context.run, call)
+        except RuntimeError:  # No thread takes it after `close`; called here, it refuses at once and as its twin does.
+            return call()
+        return await future
 
     # --- context managers ----------------------------------------------------------------------------------------
 

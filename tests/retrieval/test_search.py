@@ -288,6 +288,9 @@ def test_closed_memory_says_so() -> None:
     memory.close()
     with pytest.raises(ValueError, match="closed"):
         memory.search("x")
+    for call in (memory.asearch("x"), memory.afacts("x"), memory.aadd([Passage("x")]), memory.adelete(["x"])):
+        with pytest.raises(ValueError, match="closed"):
+            asyncio.run(call)
 
 
 def test_vectors_of_ones_own_are_used() -> None:
