@@ -17,6 +17,9 @@ from hybridmem_plugins.augmentation.answers import contains_answer, normalise_an
         ("worth 7,731,004 SEK", "7731004"),
         ("首都は東京です", "東京"),
         ("a ** b", "**"),
+        ("उसने दिन में लिखा।", "दिन"),
+        ("မြန်မာနိုင်ငံ၏မြို့တော်", "နိုင်ငံ"),
+        ("New \u2764\ufe0f York, No. 1\ufe0f\u20e3", "New York, No. 1"),
     ],
 )
 def test_found(text, answer):
@@ -25,8 +28,9 @@ def test_found(text, answer):
 
 @pytest.mark.parametrize(
     ("text", "answer"),
-    [("category", "cat"), ("19123", "1912"), ("3.5%", "5"), ("", "x"), ("anything", ""), ("York New", "New York")],
-)
+    [("category", "cat"), ("19123", "1912"), ("3.5%", "5"), ("", "x"), ("anything", ""), ("York New", "New York"),
+     ("दान दिया गया", "दिन"), ("ကား", "ကီး")],
+)  # fmt: skip
 def test_not_found(text, answer):
     assert not contains_answer(text, [answer])
 

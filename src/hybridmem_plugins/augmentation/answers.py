@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 # Invisible format characters (zero-width spaces and joiners, soft hyphen, byte order mark) hide nothing from a reader.
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _LINE_HYPHEN = re.compile(r"(?<=\w)[-\u2010]\n(?=\w)")
 _DIGIT_COMMA = re.compile(r",(?<=\d,)(?=\d{3}\b)")
-# Scripts written without spaces: each character is a token of its own.
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f"
-_TOKEN = re.compile(rf"[{_UNSPACED}]|\d+(?:\.\d+)+|[^\W_{_UNSPACED}]+")
+# Scripts written without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer): each character is a token of its own.
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0ecf\u1000-\u103f\u1050-\u108f\u1780-\u17d3"
 _ASCII_TOKEN = re.compile(r"\d+(?:\.\d+)+|[^\W_]+", re.ASCII)
 _ARTICLES = frozenset({"a", "an", "the"})
 
@@ -128,8 +127,17 @@ def _padded(folded: str) -> str:
     return f" {' '.join(_tokens(folded))} "
 
 
+@cache
+def _token() -> re.Pattern[str]:
+    """Make the pattern of a token beyond ASCII: letters with their combining marks, as Hindi writes its vowels."""
+    # Up to the variation selectors, which only choose how a character looks.
+    marks = "".join(c for c in map(chr, range(0x300, 0xFE00)) if unicodedata.category(c) in ("Mn", "Mc"))
+    word = rf"[^\W_{_UNSPACED}]"
+    return re.compile(rf"[{_UNSPACED}]|\d+(?:\.\d+)+|{word}+(?:[{marks}]+{word}*)*")
+
+
 def _tokens(folded: str) -> list[str]:
-    pattern = _ASCII_TOKEN if folded.isascii() else _TOKEN
+    pattern = _ASCII_TOKEN if folded.isascii() else _token()
     return [token for token in pattern.findall(folded) if token not in _ARTICLES]
 
 

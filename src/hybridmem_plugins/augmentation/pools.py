@@ -189,7 +189,8 @@ class Pools:
         """Tell whether a passage is wrong for the question: neither gold nor holding (a part of) the answer."""
         if passage.id in self._gold_ids or passage.text in self._gold_texts:
             return False
-        return not any(contains_answer(text, self._giveaways) for text in (said_about(passage), passage.text))
+        given = self._giveaways
+        return not (contains_answer(said_about(passage), given) or contains_answer(passage.text, given))
 
     def pool(self, operator: str, rng: random.Random) -> Iterator[Passage]:
         """Yield candidates of a pool, best first or in random order."""
