@@ -22,7 +22,7 @@ def detect(passage: Passage) -> dict[str, float]:
     r"""Estimate the severity of each operator that left a trace in a passage, in (0, 1].
 
     >>> detect(Passage("A no-break\u00a0space is here, and others.", "Spaces"))
-    {'nbsp': 0.2}
+    {'nbsp': 0.1667}
     """
     found = {name: round(min(1.0, detector(passage.text)), 4) for name, detector in DETECTED_TEXT.items()}
     found["missing_metadata"] = 0.0 if passage.title else 0.5
