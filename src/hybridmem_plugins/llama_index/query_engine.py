@@ -24,7 +24,7 @@ from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 from hybridmem_plugins.system.answer import Answer
 from hybridmem_plugins.system.hybrid_system import HybridMemorySystem
-from hybridmem_plugins.system.models import Messages, Reply, estimate_tokens
+from hybridmem_plugins.system.models import LocalChat, Messages, Reply, estimate_tokens
 from hybridmem_plugins.system.retrievers import facts_about, to_hit
 
 
@@ -57,7 +57,9 @@ class HybridQueryEngine(BaseQueryEngine):
 
         Args:
             retriever: Any LlamaIndex retriever, `HybridRetriever` among them, or a `HybridMemory`.
-            llm: Any LlamaIndex LLM; None is the shipped fine-tuned model, on this machine.
+            llm: Any LlamaIndex LLM; None is the shipped fine-tuned model, on this machine. A `FinetunedLLM` answers
+                with its own options, but where each passage is read alone (`reading="each"`, and the shipped adapter
+                unless told otherwise) always takes the likeliest token, as its choice among them was fitted so.
             streaming: See the class.
             **options: More arguments of `HybridMemorySystem`, such as `k`, `budget` or `unsupported`.
 
@@ -66,11 +68,11 @@ class HybridQueryEngine(BaseQueryEngine):
             ValueError: An option is out of range.
         """
         if isinstance(llm, FinetunedLLM):
-            limit = {} if llm.max_tokens is None else {"max_new_tokens": llm.max_tokens}
-            adapter = llm.adapter if llm.adapter in llm._local.adapters else None
-            system = HybridMemorySystem(retriever, llm._local, adapter=adapter, **{**limit, **options})
+            own = {key: options.pop(key) for key in ("adapter", "max_new_tokens") if key in options}
+            model: Any = _Finetuned(llm, **own)
         else:
-            system = HybridMemorySystem(retriever, _Chat(llm) if isinstance(llm, LLM) else llm, **options)
+            model = _Chat(llm) if isinstance(llm, LLM) else llm
+        system = HybridMemorySystem(retriever, model, **options)
         return cls(system, streaming=streaming)
 
     def _get_prompt_modules(self) -> PromptMixinType:
@@ -196,6 +198,19 @@ async def _atexts(
         else:
             told.update(metadata_of(piece))
             nodes += source_nodes(piece, found)
+
+
+class _Finetuned(LocalChat):
+    """The model of a `FinetunedLLM`, with that one's options."""
+
+    def __init__(self, llm: FinetunedLLM, **own: Any) -> None:
+        adapter = llm.adapter if llm.adapter in llm._local.adapters else None
+        limit = {} if llm.max_tokens is None else {"max_new_tokens": llm.max_tokens}
+        super().__init__(llm._local, **{"adapter": adapter, **limit, **own})
+        self.llm = llm
+
+    def _options(self) -> dict[str, Any]:
+        return {**self.llm._settings({}), **super()._options()}
 
 
 class _Chat:
