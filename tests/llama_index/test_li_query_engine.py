@@ -192,6 +192,15 @@ def test_a_finetuned_llm_answers_with_its_own_options(retriever) -> None:
     assert reply(temperature=2.0, seed=1) != whole
 
 
+async def test_titles_under_another_key_and_facts_reach_the_llm() -> None:
+    nodes = [TextNode(text=node.text, metadata={"heading": node.metadata["title"]}) for node in NODES]
+    llm = Saying()
+    engine = HybridQueryEngine.from_args(HybridRetriever.from_nodes(nodes, title_key="heading"), llm, k=3)
+    told = [engine.query(QUESTION), await engine.aquery(QUESTION)]
+    assert all("] Analytical Engine" in prompt for prompt in llm.prompts)
+    assert told[0].metadata["facts"] == told[1].metadata["facts"] != []
+
+
 def test_it_works_as_an_agents_tool(retriever) -> None:
     tool = QueryEngineTool.from_defaults(HybridQueryEngine.from_args(retriever, Saying()), name="ask", description="d")
     assert tool.call(input=QUESTION).content == ANSWER

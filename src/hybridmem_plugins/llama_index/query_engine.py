@@ -20,12 +20,9 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from hybridmem_plugins.llama_index.llm import FinetunedLLM
 from hybridmem_plugins.llama_index.nodes import PROVENANCE, to_node
 from hybridmem_plugins.llama_index.question import question_of
-from hybridmem_plugins.memory.filters import Filter
-from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 from hybridmem_plugins.system.answer import Answer
 from hybridmem_plugins.system.hybrid_system import HybridMemorySystem
 from hybridmem_plugins.system.models import LocalChat, Messages, Reply, estimate_tokens
-from hybridmem_plugins.system.retrievers import facts_about, to_hit
 
 
 class HybridQueryEngine(BaseQueryEngine):
@@ -100,40 +97,35 @@ class HybridQueryEngine(BaseQueryEngine):
         The core asks with a string and knows passages only; between it and a LlamaIndex retriever, the rest of the
         query (texts to embed in place of the question, as of HyDE) and of the nodes would be lost.
         """
-        question, inner = question_of(query_bundle), self.system.retriever
+        question = question_of(query_bundle)
+        inner: Any = self.system.retriever
         if not isinstance(getattr(inner, "source", None), BaseRetriever):
             return question, self.system, {}
+        asked = _Asked(inner.source, replace(query_bundle, query_str=question))
         system = copy(self.system)
-        system.retriever = asked = _Asked(inner, replace(query_bundle, query_str=question))
+        system.retriever = type(inner)(asked, inner.memory)
         return question, system, asked.found
 
 
 class _Asked:
-    """A LlamaIndex retriever that is asked with one whole query, as the core's `Retriever`; it keeps what it found."""
+    """A retriever that is asked with one whole query, whatever the core asks, and keeps what it found."""
 
-    def __init__(self, inner: Any, query: QueryBundle) -> None:
-        self.inner, self.query = inner, query
-        self.memory = getattr(inner, "memory", None)
+    def __init__(self, source: BaseRetriever, query: QueryBundle) -> None:
+        self.source, self.query = source, query
         self.found = dict[str, BaseNode]()
 
-    def search(self, question: str, k: int = 8, filter: Filter | None = None, route: Route = "auto") -> list[Hit]:  # noqa: A002
-        return self._hits(self.inner.source.retrieve(self.query)[:k])
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
 
-    async def asearch(
-        self,
-        question: str,
-        k: int = 8,
-        filter: Filter | None = None,  # noqa: A002
-        route: Route = "auto",
-    ) -> list[Hit]:
-        return self._hits((await self.inner.source.aretrieve(self.query))[:k])
+    def retrieve(self, _: str) -> list[NodeWithScore]:
+        return self._kept(self.source.retrieve(self.query))
 
-    def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> Sequence[Fact]:  # noqa: A002
-        return facts_about(self.inner, question, k, filter)
+    async def aretrieve(self, _: str) -> list[NodeWithScore]:
+        return self._kept(await self.source.aretrieve(self.query))
 
-    def _hits(self, found: Sequence[NodeWithScore]) -> list[Hit]:
+    def _kept(self, found: list[NodeWithScore]) -> list[NodeWithScore]:
         self.found.update({one.node.node_id: one.node for one in found})
-        return [to_hit(one) for one in found]
+        return found
 
 
 def to_response(answer: Answer, found: Mapping[str, BaseNode] | None = None) -> Response:
