@@ -38,6 +38,14 @@ def test_fields_are_configured_without_loading_again(model, monkeypatch: pytest.
     assert FinetunedChatModel(local_model=model.local_model, max_tokens=2).model_name == model.model_name
 
 
+def test_the_cache_tells_default_adapters_apart(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = FinetunedChatModel(local_model=model.local_model)
+    monkeypatch.setattr(model.local_model, "default_adapter", "base")
+    base = FinetunedChatModel(local_model=model.local_model)
+    assert (tuned.adapter, base.adapter) == ("smollm2-135m", "base")
+    assert tuned._get_llm_string() != base._get_llm_string()
+
+
 def test_tokens_are_those_of_the_model(model, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = model.get_token_ids("Hello world")
     assert model.local_model.tokenizer.decode(ids) == "Hello world"

