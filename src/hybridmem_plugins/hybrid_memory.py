@@ -228,7 +228,7 @@ class HybridMemory:
                 allowed = store.allowed(filter)
                 rows = store.permitted([row for row in store.rows_of(list(scores)) if row is not None], allowed)
                 said = f" {name_key(question)} "
-                mentioned = store.graph.mentions_of(rows)
+                mentioned = store.graph.mentions_of(rows, allowed)
                 found: list[Fact] = []
                 for row, passage in zip(rows, store.passages(rows), strict=True):
                     score = scores[str(passage.id)]

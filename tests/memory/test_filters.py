@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import UserDict
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -162,3 +164,13 @@ def test_a_mask_is_kept_until_something_changes() -> None:
     for number in range(200):
         index.mask({"x": number})
     assert len(index._masks) <= 64
+
+
+def test_filters_of_any_mapping_are_told_apart() -> None:
+    index = MetadataIndex()
+    index.add([1, 2], [{"tenant": "a"}, {"tenant": "b"}])
+    for make in (MappingProxyType, UserDict):
+        for row, tenant in enumerate("ab", 1):
+            plain = make({"tenant": tenant})
+            for query in (plain, {"tenant": make({"$eq": tenant})}, {"$and": [plain]}):
+                assert np.flatnonzero(index.mask(query)).tolist() == [row], query

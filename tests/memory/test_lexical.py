@@ -76,8 +76,11 @@ def test_any_sequence_of_changes_equals_a_fresh_index(changes: list, query: list
         assert rows.tolist() == expected_rows.tolist()
         assert np.allclose(scores, expected_scores, atol=1e-6)
     allowed = np.array([bool(bits >> (row % 9) & 1) for row in range(fresh + 1)])
-    rows, _ = index.search(query, 3, allowed)
-    assert rows.tolist() == [row for row in index.search(query, 999)[0].tolist() if allowed[row]][:3]
+    alone, inside = LexicalIndex(), [row for row in model if allowed[row]]
+    alone.add(inside, [model[row] for row in inside])
+    (rows, scores), (expected_rows, expected_scores) = index.search(query, 3, allowed), alone.search(query, 3)
+    assert rows.tolist() == expected_rows.tolist()
+    assert np.allclose(scores, expected_scores, atol=1e-6)
     assert index.document_frequency(query).tolist() == [sum(t in d for d in model.values()) for t in query]
     phrase = [row for row, text in model.items() if "".join(query) in "".join(text)]
     assert index.rows_with_phrase(query).tolist() == sorted(phrase)
@@ -136,6 +139,27 @@ def test_gains_add_up_to_the_score(monkeypatch: pytest.MonkeyPatch, read: int) -
     assert not gains[0].any()
     assert not gains[:, 1].any()
     assert np.allclose(gains.sum(axis=1), index.score(query, rows), atol=1e-6)
+
+
+def test_under_a_mask_scores_are_those_of_the_allowed_rows_alone() -> None:
+    texts = documents(300, seed=5, words=40)
+    index, alone = LexicalIndex(), LexicalIndex()
+    index.add(range(1, 301), texts)
+    index.remove([4, 8])
+    mask = np.zeros(301, dtype=np.bool_)
+    mask[1::3] = True
+    rows = [row for row in range(1, 301) if mask[row] and row not in (4, 8)]
+    alone.add(rows, [texts[row - 1] for row in rows])
+    query = ["w1", "w2", "w9", "w25", "nowhere"]
+    for _ in range(2):  # the second time from what was kept
+        found, scores = index.search(query, 40, mask)
+        expected, wanted = alone.search(query, 40)
+        assert found.tolist() == expected.tolist()
+        assert np.allclose(scores, wanted, rtol=1e-6)
+        assert np.allclose(index.gains(query, rows, mask), alone.gains(query, rows), rtol=1e-6)
+        assert index.idf(query, mask).tolist() == alone.idf(query).tolist()
+    index.add([400], [["w1"] * 9])
+    assert index.search(query, 5, mask)[0].tolist() == expected[:5].tolist()
 
 
 def test_idf_and_terms() -> None:

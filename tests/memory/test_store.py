@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from memory_helpers import FakeEmbedder, FakeGraph, OpenStore
 
+from hybridmem_plugins import HybridMemory
 from hybridmem_plugins.errors import EmbedderMismatchError
 from hybridmem_plugins.extraction.tokens import words
 from hybridmem_plugins.memory.store import MemoryStore
@@ -357,3 +358,11 @@ def test_equal_texts_with_other_metadata_are_two_passages(open_store: OpenStore)
     assert first != second
     assert store.add([mine]) == [first]
     assert len(store) == 2
+
+
+def test_given_vectors_that_no_question_would_fit_are_refused() -> None:
+    with HybridMemory() as memory:
+        with pytest.raises(EmbedderMismatchError, match="no question would fit"):
+            memory.add([Passage("hello world", id="1")], vectors=[[1.0, 0.0, 0.0]])
+        memory.add([Passage("hello again", id="2")])
+        assert [hit.passage.id for hit in memory.search("hello")] == ["2"]

@@ -340,10 +340,10 @@ class ExternalGraph:
         """Return the defined name that a misspelt one most likely stands for, None where none is close."""
         return next((match for match in self._titles.similar(name) if self._info(match, [], allowed).definers), None)
 
-    def mentions_of(self, rows: Sequence[int]) -> dict[int, list[str]]:
+    def mentions_of(self, rows: Sequence[int], allowed: Mask | None = None) -> dict[int, list[str]]:
         """Return the names that passages mention, in order of appearance."""
         found: dict[int, list[str]] = {row: [] for row in rows}
-        for mentioned in self._said_by(rows):
+        for mentioned in self._said_by(rows, allowed):
             found[mentioned.row].append(mentioned.name)
         return found
 
@@ -368,7 +368,7 @@ class ExternalGraph:
         said, mentioning = self._around(sources, list(dict.fromkeys(defined)), allowed)
         walk = Columns()
         for row in sources:
-            for kind, name in self._ways(row, said[row], kinds):
+            for kind, name in self._ways(row, said[row], kinds, allowed):
                 info = self._info(name, mentioning[name], allowed)
                 targets: Sequence[int] = info.definers if kind == "forward" else mentioning[name]
                 limit = {"backward": MAX_MENTIONS_BACKWARD, "shared": MAX_MENTIONS_SHARED}.get(kind, _SEEN)
@@ -376,10 +376,13 @@ class ExternalGraph:
                     walk.add(row, targets, Link(kind, name, info.meanings, info.mentions))
         return walk.steps()
 
-    def _ways(self, row: int, said: Sequence[str], kinds: Collection[StepKind]) -> Iterable[tuple[StepKind, str]]:
+    def _ways(
+        self, row: int, said: Sequence[str], kinds: Collection[StepKind], allowed: Mask | None
+    ) -> Iterable[tuple[StepKind, str]]:
         mentioned = sorted(said)
         if "forward" in kinds:
-            yield from (("forward", name) for name in maximal([name for name in mentioned if name in self._titles]))
+            titles = [name for name in mentioned if self._is_title(name, allowed)]
+            yield from (("forward", name) for name in maximal(titles))
         if "shared" in kinds:
             yield from (("shared", name) for name in mentioned)
         if "backward" in kinds:
@@ -409,13 +412,13 @@ class ExternalGraph:
         said, found = self._ask(lambda: self._engine.around(self._memory, rows, names, limit, only))
         by_row: defaultdict[int, list[str]] = defaultdict(list)
         for mentioned in said:
-            if self._counts(mentioned, None):
+            if self._counts(mentioned, allowed):
                 by_row[mentioned.row].append(mentioned.name)
         return by_row, self._enough(found, allowed)
 
-    def _said_by(self, rows: Sequence[int]) -> list[Mentioned]:
+    def _said_by(self, rows: Sequence[int], allowed: Mask | None = None) -> list[Mentioned]:
         found = self._ask(lambda: self._engine.said_by(self._memory, rows)) if rows else []
-        return [mentioned for mentioned in found if self._counts(mentioned, None)]
+        return [mentioned for mentioned in found if self._counts(mentioned, allowed)]
 
     def _bounds(self, allowed: Mask | None) -> tuple[int | None, list[int] | None]:
         """Return how many passages are asked for a name, and which ones."""
@@ -445,7 +448,12 @@ class ExternalGraph:
         return rows
 
     def _counts(self, mentioned: Mentioned, allowed: Mask | None) -> bool:
-        return self._is_there(mentioned.row, allowed) and (mentioned.kind != _TITLE or mentioned.name in self._titles)
+        named = mentioned.kind != _TITLE or self._is_title(mentioned.name, allowed)
+        return named and self._is_there(mentioned.row, allowed)
+
+    def _is_title(self, name: str, allowed: Mask | None) -> bool:
+        """Tell whether a passage that is allowed defines a name."""
+        return any(self._is_there(row, allowed) for row in self._titles.rows(name))
 
     def _is_there(self, row: int, allowed: Mask | None) -> bool:
         return row in self._defines and (allowed is None or (row < len(allowed) and bool(allowed[row])))

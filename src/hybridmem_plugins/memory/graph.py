@@ -16,7 +16,7 @@ from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.extraction.model import Extraction, MentionKind
 from hybridmem_plugins.memory.cachefile import load_cache, save_cache
 from hybridmem_plugins.memory.graph_file import Edges
-from hybridmem_plugins.memory.reach import DEFINES, GraphParts, Reach
+from hybridmem_plugins.memory.reach import DEFINES, SAID_TITLE, GraphParts, Reach
 from hybridmem_plugins.memory.relations import Relations
 from hybridmem_plugins.memory.rows import Mask
 from hybridmem_plugins.memory.steps import ALL_KINDS, NameInfo, StepKind, Steps
@@ -28,7 +28,8 @@ NODE_PREFIX = "passage:"  # of passages; no normalised name has a colon
 # most of a memory's size. They are never changed, only replaced.
 _NAME: dict[str, Any] = {"kind": "name"}
 _MENTIONS: dict[str, dict[str, dict[str, Any]]] = {
-    kind: {"mentions": {"kind": kind}} for kind in (*get_args(MentionKind), "title")
+    **{kind: {"mentions": {"kind": kind}} for kind in get_args(MentionKind)},
+    "title": SAID_TITLE,
 }
 
 
@@ -251,13 +252,14 @@ class KnowledgeGraph:
         found = {name: self.similar(name, allowed) for name in names}
         return {name: close for name, close in found.items() if close is not None}
 
-    def mentions_of(self, rows: Sequence[int]) -> dict[int, list[str]]:
+    def mentions_of(self, rows: Sequence[int], allowed: Mask | None = None) -> dict[int, list[str]]:
         """Return `mentions` of many passages."""
-        return {row: self.mentions(row) for row in rows}
+        return {row: self.mentions(row, allowed) for row in rows}
 
-    def mentions(self, row: int) -> list[str]:
+    def mentions(self, row: int, allowed: Mask | None = None) -> list[str]:
         """Return the names that a passage mentions, in order of appearance."""
-        return [name for name, edges in self._graph._succ[self._nodes[row]].items() if edges is not DEFINES]
+        reach = Reach(self._parts, allowed)
+        return [name for name, edges in self._graph._succ[self._nodes[row]].items() if reach.mentions(name, edges)]
 
     def defined(self, row: int) -> list[str]:
         """Return the names that a passage defines, the fullest first."""

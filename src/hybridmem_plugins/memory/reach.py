@@ -31,6 +31,8 @@ _FIRST = 256
 _TOO_MANY = [-1] * (MAX_MENTIONS_BACKWARD + 1)
 # The edge from a passage to a name that it defines; every such edge is this one.
 DEFINES: dict[str, dict[str, Any]] = {"defines": {}}
+# And the one to a name that was found in a text only because it is the title of some other passage.
+SAID_TITLE: dict[str, dict[str, Any]] = {"mentions": {"kind": "title"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,9 @@ class Reach:
                 continue
             names = parts.succ[node]
             # In an order that does not tell when each became known, so that a reopened memory gives the same paths.
-            mentioned = sorted([name for name, edges in names.items() if edges is not DEFINES])
+            mentioned = sorted([name for name, edges in names.items() if self.mentions(name, edges)])
             if "forward" in kinds:
-                for name in maximal([name for name in mentioned if name in definers]):
+                for name in maximal([name for name in mentioned if name in definers and self._is_title(name)]):
                     info = self.info(name)
                     walk.add(row, info.definers, Link("forward", name, info.meanings, info.mentions))
             if "shared" in kinds:
@@ -122,6 +124,14 @@ class Reach:
                 defined = [name for name, edges in names.items() if edges is DEFINES]
                 self._follow(walk, row, "backward", defined, 1, MAX_MENTIONS_BACKWARD)
         return walk.steps()
+
+    def mentions(self, name: str, edges: dict[str, dict[str, Any]]) -> bool:
+        """Tell whether an edge is a mention: what is a name only as a title is none where no such title is allowed."""
+        return edges is not DEFINES and (self._allowed is None or edges is not SAID_TITLE or self._is_title(name))
+
+    def _is_title(self, name: str) -> bool:
+        allowed, definers = self._allowed, self._parts.titles.definers.get(name, ())
+        return bool(definers) if allowed is None else any(allowed[row] for row in definers)
 
     def _follow(self, walk: Columns, row: int, kind: StepKind, names: Sequence[str], least: int, most: int) -> None:
         """Add the steps to the passages that mention names, where these are so many."""
@@ -159,6 +169,10 @@ class Reach:
         assert allowed is not None
         assert mask is not None
         said = parts.pred[name]
+        if name in parts.titles.definers and not self._is_title(name):
+            nodes = [node for node, edges in said.items() if edges is not SAID_TITLE and edges is not DEFINES]
+            named = sorted([parts.rows[node] for node in nodes if node in parts.rows and allowed[parts.rows[node]]])
+            return named if len(named) <= MAX_MENTIONS_BACKWARD else _TOO_MANY
         if len(said) <= _FEW:
             return sorted([row for row in parts.mentioning(name) if allowed[row]])
         known = parts.hubs.get(name)

@@ -56,17 +56,30 @@ class MemorySuite:
                 assert hops[0] == hops[1]
 
     def test_filters_hold_in_every_tier(self) -> None:
-        """What a filter excludes is not returned, not walked over and not counted."""
-        with self.make() as memory, HybridMemory() as embedded:
+        """What a filter excludes is not returned, not walked over and not counted: as if it were not there."""
+        with self.make() as memory:
             memory.add(_PEOPLE)
-            embedded.add(_PEOPLE)
             for allowed in _FILTERS:
-                for question in _QUESTIONS:
-                    hits = self._alike(memory, embedded, question, allowed, "both")
-                    wanted = {p.id for p in _PEOPLE if compile_filter(allowed)(p.metadata)}
-                    assert {hit.passage.id for hit in hits} <= wanted
-                    self._same_facts(memory, embedded, question, allowed)
+                wanted = [p for p in _PEOPLE if compile_filter(allowed)(p.metadata)]
+                with HybridMemory() as alone:
+                    alone.add(wanted)
+                    for question in _QUESTIONS:
+                        hits = self._alike(memory, alone, question, allowed, "both")
+                        assert {hit.passage.id for hit in hits} <= {p.id for p in wanted}
+                        self._same_facts(memory, alone, question, allowed)
                 assert len(memory.search("machine", 10, allowed)) == len(wanted)
+
+    def test_nothing_tells_of_another_tenant(self) -> None:
+        """Order, scores, paths and facts are those of a memory that holds the tenant's passages alone."""
+        corpus = load_corpus()
+        own = [replace(p, id=f"a{p.id}", metadata={"tenant": "a"}) for p in corpus[::2]]
+        others = [replace(p, id=f"b{p.id}", metadata={"tenant": "b"}) for p in corpus]
+        with self.make() as memory, HybridMemory() as alone:
+            memory.add([*others[:20], *own, *others[20:]])
+            alone.add(own)
+            for question in [*(one.question for one in load_questions()), "Who works at IBM?", "DRAM refresh"]:
+                self._alike(memory, alone, question, {"tenant": "a"}, "auto")
+                self._same_facts(memory, alone, question, {"tenant": "a"})
 
     def test_order_of_adding_does_not_count(self) -> None:
         """A title finds who said it before it was one, in one batch or in many."""

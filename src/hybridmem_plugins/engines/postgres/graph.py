@@ -38,13 +38,12 @@ class Name:
         definers: Rows that define it, ascending, at most `_DEFINERS_SEEN`.
         titles: Their titles.
         mentioning: Rows that mention it, ascending, at most `_MENTIONS_SEEN`.
-        is_title: Whether anything defines it, be it allowed or not.
     """
 
-    __slots__ = ("definers", "is_title", "mentioning", "titles")
+    __slots__ = ("definers", "mentioning", "titles")
 
-    def __init__(self, definers: list[int], titles: list[str | None], mentioning: list[int], is_title: bool) -> None:
-        self.definers, self.titles, self.mentioning, self.is_title = definers, titles, mentioning, is_title
+    def __init__(self, definers: list[int], titles: list[str | None], mentioning: list[int]) -> None:
+        self.definers, self.titles, self.mentioning = definers, titles, mentioning
 
     def info(self) -> NameInfo:
         """Return the name as retrieval knows it."""
@@ -110,11 +109,16 @@ class PostgresGraph:
                 found[name] = best
         return found
 
-    def mentions_of(self, rows: Sequence[int]) -> dict[int, list[str]]:
+    def mentions_of(self, rows: Sequence[int], allowed: Any = None) -> dict[int, list[str]]:
         """Return the names that passages mention, in order of appearance."""
-        sql = "SELECT row, name FROM mentions WHERE row = ANY(%s::bigint[]) ORDER BY row, position, name"
+        join, where = self._condition("d")
+        sql = (
+            "SELECT m.row, m.name FROM mentions m WHERE m.row = ANY(%s::bigint[]) AND (m.kind <> 'title' "
+            f"OR EXISTS (SELECT FROM definitions d {join} WHERE d.name = m.name {where.sql})) "
+            "ORDER BY m.row, m.position, m.name"
+        )
         found: dict[int, list[str]] = {row: [] for row in rows}
-        for row, name in self._ask(Statement(sql, [list(rows)]))[0]:
+        for row, name in self._ask(Statement(sql, [list(rows), *where.parameters]))[0]:
             found[row].append(name)
         return found
 
@@ -136,8 +140,8 @@ class PostgresGraph:
         sources = list(dict.fromkeys(rows))
         statements = [
             Statement(
-                "SELECT row, name, true FROM mentions WHERE row = ANY(%s::bigint[]) "
-                "UNION ALL (SELECT row, name, false FROM definitions WHERE row = ANY(%s::bigint[]) "
+                "SELECT row, name, kind FROM mentions WHERE row = ANY(%s::bigint[]) "
+                "UNION ALL (SELECT row, name, NULL FROM definitions WHERE row = ANY(%s::bigint[]) "
                 "ORDER BY row, position)",
                 [sources, sources],
             ),
@@ -154,13 +158,14 @@ class PostgresGraph:
     def _steps(self, sources: Sequence[int], said: list[tuple[Any, ...]], kinds: Collection[StepKind]) -> Steps:
         mentioned: dict[int, list[str]] = {row: [] for row in sources}
         defined: dict[int, list[str]] = {row: [] for row in sources}
-        for row, name, mentions in said:
-            (mentioned if mentions else defined)[row].append(name)
+        for row, name, kind in said:
+            if kind != "title" or self._known[name].definers:
+                (mentioned if kind else defined)[row].append(name)
         walk = Columns()
         for row in sources:
             names = sorted(mentioned[row])
             if "forward" in kinds:
-                for name in maximal([name for name in names if self._known[name].is_title]):
+                for name in maximal([name for name in names if self._known[name].definers]):
                     info = self._known[name].info()
                     walk.add(row, info.definers, Link("forward", name, info.meanings, info.mentions))
             if "shared" in kinds:
@@ -181,8 +186,8 @@ class PostgresGraph:
                 walk.add(row, self._known[name].mentioning, link)
 
     def _learn(self, lines: list[tuple[Any, ...]]) -> None:
-        for name, definers, titles, mentioning, is_title in lines:
-            self._known[name] = Name(definers, titles, mentioning, is_title)
+        for name, definers, titles, mentioning in lines:
+            self._known[name] = Name(definers, titles, mentioning)
 
     def _about(self, given: Statement) -> Statement:
         """Return the statement that tells everything about some names, each in bounded time."""
@@ -190,9 +195,9 @@ class PostgresGraph:
         join_m, where_m = self._condition("m")
         sql = (
             "SELECT given.name, coalesce(defined.rows, '{}'), coalesce(defined.titles, '{}'), "
-            f"ARRAY(SELECT m.row FROM mentions m {join_m} WHERE m.name = given.name {where_m.sql} "
-            "ORDER BY m.row LIMIT %s), "
-            "EXISTS (SELECT FROM definitions d WHERE d.name = given.name) "
+            f"ARRAY(SELECT m.row FROM mentions m {join_m} WHERE m.name = given.name "
+            # What was found only as a title is no name where no passage that is allowed has that title.
+            f"AND (m.kind <> 'title' OR defined.rows IS NOT NULL) {where_m.sql} ORDER BY m.row LIMIT %s) "
             f"FROM ({given.sql}) given LEFT JOIN LATERAL ("
             "SELECT array_agg(one.row ORDER BY one.row) AS rows, array_agg(one.title ORDER BY one.row) AS titles FROM ("
             f"SELECT d.row, d.title FROM definitions d {join_d} WHERE d.name = given.name {where_d.sql} "
