@@ -171,3 +171,9 @@ async def test_a_store_is_made_with_async_embeddings_alone() -> None:
     assert [doc.id for doc in await store.asimilarity_search("a", k=1)] == ["x"]
     with pytest.raises(ValueError, match="3 ids for 1"):
         await HnswVectorStore.afrom_texts(["a"], EMBEDDING, ids=["x", "y", "z"])
+
+
+def test_an_empty_memory_that_is_given_is_the_one_that_is_filled() -> None:
+    with HybridMemory() as memory:
+        HnswVectorStore(memory=memory).add_texts(["Ada wrote it."], ids=["a"])
+        assert [passage.id for passage in memory.get(["a"])] == ["a"]

@@ -81,7 +81,9 @@ class HnswVectorStore(VectorStore):
             msg = "give a memory, or an embedding and a folder to make one"
             raise ValueError(msg)
         self._embedding = embedding
-        self.memory = memory or HybridMemory(to_embedder(embedding), persist_directory, **(memory_options or {}))
+        if memory is None:  # an empty memory is one too
+            memory = HybridMemory(to_embedder(embedding), persist_directory, **(memory_options or {}))
+        self.memory = memory
         self.title_key = title_key
 
     @classmethod
