@@ -47,7 +47,8 @@ class GraphParts:
         rows: Row of each passage, by node.
         titles: Which passages define which names.
         relations: The typed facts.
-        hubs: Rows that mention a much said name, while these do not change.
+        hubs: Rows that mention a much said name, and those that do not only do so as somebody's title, while these do
+            not change.
     """
 
     succ: dict[str, dict[str, dict[str, dict[str, Any]]]]
@@ -57,11 +58,18 @@ class GraphParts:
     rows: dict[str, int]
     titles: Titles
     relations: Relations
-    hubs: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    hubs: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
 
-    def mentioning(self, name: str) -> list[int]:
-        """Return the rows of the passages that mention a name, in no order; other names that relate to it have none."""
+    def mentioning(self, name: str, as_title: bool = True) -> list[int]:
+        """Return the rows of the passages that mention a name, in no order; other names that relate to it have none.
+
+        Args:
+            name: A name of the graph.
+            as_title: Count also what is a mention only because the name is a title.
+        """
         rows, said = self.rows, self.pred[name]
+        if not as_title:
+            said = {node: edges for node, edges in said.items() if edges is not SAID_TITLE}
         if self.relations.sources(name):
             return [rows[node] for node, edges in said.items() if edges is not DEFINES and node in rows]
         if name in self.titles.definers:
@@ -169,15 +177,14 @@ class Reach:
         assert allowed is not None
         assert mask is not None
         said = parts.pred[name]
-        if name in parts.titles.definers and not self._is_title(name):
-            nodes = [node for node, edges in said.items() if edges is not SAID_TITLE and edges is not DEFINES]
-            named = sorted([parts.rows[node] for node in nodes if node in parts.rows and allowed[parts.rows[node]]])
-            return named if len(named) <= MAX_MENTIONS_BACKWARD else _TOO_MANY
+        foreign = name in parts.titles.definers and not self._is_title(name)
         if len(said) <= _FEW:
-            return sorted([row for row in parts.mentioning(name) if allowed[row]])
-        known = parts.hubs.get(name)
-        if known is None:
-            known = parts.hubs[name] = np.array(parts.mentioning(name), dtype=np.int64)
+            return sorted([row for row in parts.mentioning(name, as_title=not foreign) if allowed[row]])
+        hub = parts.hubs.get(name)
+        if hub is None:
+            every, own = (np.array(parts.mentioning(name, as_title=as_title)) for as_title in (True, False))
+            hub = parts.hubs[name] = every.astype(np.int64), own.astype(np.int64)
+        known = hub[foreign]
         for part in (known[:_FIRST], known):  # of most much said names the first few passages are too many already
             inside = mask.take(part)
             if np.count_nonzero(inside) > MAX_MENTIONS_BACKWARD:
