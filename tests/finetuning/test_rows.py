@@ -119,3 +119,9 @@ def test_wrong_labels_are_found_before_training(tokenizer, rows, what):
 def test_no_rows_is_an_error(tokenizer):
     with pytest.raises(ValueError, match="no training rows"):
         check_labels([], RowEncoder(tokenizer).end)
+
+
+def test_a_row_may_have_its_messages_in_parts(tokenizer, rows):
+    parts = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in rows[0]["messages"]]
+    plain = {"id": "r", "messages": rows[0]["messages"]}
+    assert RowEncoder(tokenizer).encode({"id": "r", "messages": parts}) == RowEncoder(tokenizer).encode(plain)

@@ -152,3 +152,17 @@ def test_what_an_adapter_is_for_must_be_true_or_false(tmp_path):
     (tmp_path / loading.ANSWERING).write_text('{"template_only": "yes"}')
     with pytest.raises(ValueError, match="template_only"):
         loading.adapter_template_only(tmp_path)
+
+
+def test_content_in_parts_is_read_as_its_text(real_model):
+    parts = [{"type": "text", "text": "Name three"}, "colours."]
+    plain = real_model.chat([{"role": "user", "content": "Name three\ncolours."}], max_new_tokens=6)
+    assert real_model.chat([{"role": "user", "content": parts}], max_new_tokens=6) == plain
+    picture = {"type": "image_url", "image_url": {"url": "data:,"}}
+    with pytest.raises(ValueError, match="more than text"):
+        real_model.chat([{"role": "user", "content": [picture]}])
+
+
+def test_the_least_temperature_is_the_likeliest_token(real_model):
+    greedy = real_model.chat(LIST, max_new_tokens=5).text
+    assert real_model.chat(LIST, max_new_tokens=5, temperature=1e-40, seed=1).text == greedy

@@ -9,7 +9,7 @@ from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.templates import ANSWER_CUE, read_reply
-from hybridmem_plugins.generation.chat import render_chat
+from hybridmem_plugins.generation.chat import render_chat, text_of
 from hybridmem_plugins.generation.loading import stop_token_ids
 
 IGNORED = -100
@@ -46,7 +46,7 @@ def row_messages(row: Mapping[str, Any]) -> list[dict[str, str]]:
     if not prompt:
         msg = f"Row {row.get('id', '?')!r} has no prompt. Give it `prompt` (text or messages) and `completion`."
         raise ValueError(msg)
-    kept = [dict(message) for message in prompt]
+    kept = [{**message, "content": text_of(message.get("content"))} for message in prompt]
     return kept[:-1] if kept[-1]["role"] == "assistant" else kept
 
 
@@ -58,10 +58,10 @@ def row_completion(row: Mapping[str, Any]) -> str:
     """
     completion = row.get("completion")
     if isinstance(completion, Sequence) and not isinstance(completion, str):
-        completion = completion[-1]["content"] if completion else ""
+        completion = text_of(completion[-1]["content"]) if completion else ""
     if completion is None:
         last = (row.get("messages") or [{}])[-1]
-        completion = last.get("content") if last.get("role") == "assistant" else None
+        completion = text_of(last.get("content")) if last.get("role") == "assistant" else None
     if not completion or not str(completion).strip():
         msg = f"Row {row.get('id', '?')!r} has no completion: it has no target tokens to learn from."
         raise ValueError(msg)

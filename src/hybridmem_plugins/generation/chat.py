@@ -84,8 +84,29 @@ def _apply(tokenizer: Any, messages: list[dict[str, Any]], tools: Sequence[Mappi
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **extra))
 
 
+def text_of(content: Any) -> str:
+    """Return the text of a message's content: itself, or the text parts of a list, as OpenAI's chats have them.
+
+    >>> text_of([{"type": "text", "text": "Who wrote it?"}])
+    'Who wrote it?'
+
+    Raises:
+        ValueError: A part is no text.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    texts: list[str] = []
+    for part in content if isinstance(content, Sequence) else [content]:
+        text = part.get("text") if isinstance(part, Mapping) else part
+        if not isinstance(text, str):
+            msg = f"A message holds more than text, which this model cannot read: {str(part)[:80]}"
+            raise ValueError(msg)
+        texts.append(text)
+    return "\n".join(texts)
+
+
 def _plain(message: Message) -> dict[str, Any]:
-    result = {"role": str(message["role"]), "content": message.get("content") or ""}
+    result = {"role": str(message["role"]), "content": text_of(message.get("content"))}
     result.update({key: message[key] for key in ("tool_calls", "tool_call_id", "name") if message.get(key)})
     return result
 

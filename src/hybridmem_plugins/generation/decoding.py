@@ -151,7 +151,8 @@ class _Sampler:
 
     def _draw(self, ordered: Any, tokens: Any, generator: Any) -> int:
         torch = require("torch", "llm")
-        probabilities = (ordered / self.settings.temperature).softmax(dim=-1)
+        # From the likeliest down, so that the least temperature cannot overflow.
+        probabilities = ((ordered - ordered[:1]) / self.settings.temperature).softmax(dim=-1)
         if self.settings.top_p < 1.0:
             before = probabilities.cumsum(dim=-1) - probabilities
             probabilities = probabilities.masked_fill(before >= self.settings.top_p, 0.0)
