@@ -7,6 +7,7 @@ import random
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +263,19 @@ def test_an_approximate_index_finds_as_many_as_are_allowed(address: str, query: 
         memory.delete([str(n) for n in range(100, 600)])
         assert len(memory.search("note", 200)) == 100
         assert memory.store.check().problems == []
+
+
+def test_a_memory_made_before_passages_had_lengths_gets_them(address: str, query: Any) -> None:
+    passages = [replace(p, metadata={"tenant": "ab"[n % 2]}) for n, p in enumerate(load_corpus())]
+    question, allowed = "Where was the inventor of the one-transistor DRAM cell born?", {"tenant": "a"}
+    with HybridMemory(path=address) as memory:
+        memory.add(passages)
+        before = memory.search(question, filter=allowed)
+    schema = address.rpartition("schema=")[2]
+    query(f"ALTER TABLE {schema}.passages DROP COLUMN length")
+    with HybridMemory(path=address) as memory:
+        assert memory.search(question, filter=allowed) == before
+        memory.add([Passage("Ada wrote it.", id="new", metadata={"tenant": "a"})])
+    [(least, most)] = query(f"SELECT min(length), max(length) FROM {schema}.passages")
+    assert least >= 1
+    assert most > 50

@@ -147,6 +147,7 @@ class MemorySuite:
             assert _refused(lambda: memory.add([_PEOPLE[0]], [[0.0] * 256]))
             assert _refused(lambda: memory.search("question", filter={"x": {"$regex": "y"}}))
             assert _refused(lambda: memory.delete_where({}))
+            assert _refused(lambda: memory.delete_where({"$and": []}))
             assert len(memory) == 0
 
     def _alike(self, memory: HybridMemory, embedded: HybridMemory, question: str, allowed: Any, route: Any) -> Any:
