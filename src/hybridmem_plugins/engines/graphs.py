@@ -453,7 +453,8 @@ class ExternalGraph:
 
     def _is_title(self, name: str, allowed: Mask | None) -> bool:
         """Tell whether a passage that is allowed defines a name."""
-        return any(self._is_there(row, allowed) for row in self._titles.rows(name))
+        rows = self._titles.rows(name)
+        return bool(rows) if allowed is None else any(self._is_there(row, allowed) for row in rows)
 
     def _is_there(self, row: int, allowed: Mask | None) -> bool:
         return row in self._defines and (allowed is None or (row < len(allowed) and bool(allowed[row])))

@@ -230,7 +230,7 @@ def attach_adapter(model: Any, name: str, path: str | Path, scale: float = 1.0) 
         missing = [key for key in getattr(report, "missing_keys", []) if "lora_" in key and f".{name}." in key]
         if unknown or missing:
             msg = f"layers that do not match: {(unknown + missing)[:3]}"
-            raise KeyError(msg)
+            raise ValueError(msg)
         set_adapter_scale(whole, name, scale)
     except (RuntimeError, ValueError, KeyError, broken) as error:
         _detach(whole, name, began_plain=whole is not model)

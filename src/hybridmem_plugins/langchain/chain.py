@@ -92,43 +92,24 @@ class HybridChain(Runnable[ChainInput, dict[str, Any]]):
         async for piece in self._atransform_stream_with_config(input, self._apieces, config, **kwargs):
             yield piece
 
-    # Calls inside run in the context of this one, so that callbacks reach the retriever and the model.
+    # Calls inside run in the context of this one, so that callbacks reach the retriever and the model. `read_input`
+    # knows the keywords that a call may take, so that a misspelt one is refused and not ignored.
 
-    # Their keywords are those that a call may take, so that a misspelt one is refused and not ignored.
-
-    def _answer(self, asked: ChainInput, *, filter: Filter | None = None, route: Route | None = None) -> dict[str, Any]:  # noqa: A002
-        question, options = read_input(asked, filter, route)
+    def _answer(self, asked: ChainInput, **given: Any) -> dict[str, Any]:
+        question, options = read_input(asked, **given)
         return to_output(self.system.query(question, **options))
 
-    async def _aanswer(
-        self,
-        asked: ChainInput,
-        *,
-        filter: Filter | None = None,  # noqa: A002
-        route: Route | None = None,
-    ) -> dict[str, Any]:
-        question, options = read_input(asked, filter, route)
+    async def _aanswer(self, asked: ChainInput, **given: Any) -> dict[str, Any]:
+        question, options = read_input(asked, **given)
         return to_output(await self.system.aquery(question, **options))
 
-    def _pieces(
-        self,
-        asked: Iterator[ChainInput],
-        *,
-        filter: Filter | None = None,  # noqa: A002
-        route: Route | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        question, options = read_input(reduce(_added, asked, None), filter, route)
+    def _pieces(self, asked: Iterator[ChainInput], **given: Any) -> Iterator[dict[str, Any]]:
+        question, options = read_input(reduce(_added, asked, None), **given)
         for piece in self.system.stream(question, **options):
             yield _piece(piece)
 
-    async def _apieces(
-        self,
-        asked: AsyncIterator[ChainInput],
-        *,
-        filter: Filter | None = None,  # noqa: A002
-        route: Route | None = None,
-    ) -> AsyncIterator[dict[str, Any]]:
-        question, options = read_input(reduce(_added, [one async for one in asked], None), filter, route)
+    async def _apieces(self, asked: AsyncIterator[ChainInput], **given: Any) -> AsyncIterator[dict[str, Any]]:
+        question, options = read_input(reduce(_added, [one async for one in asked], None), **given)
         async for piece in self.system.astream(question, **options):
             yield _piece(piece)
 
@@ -162,6 +143,7 @@ def create_hybrid_chain(retriever: Any, model: Any = None, **options: Any) -> Hy
 
 def read_input(
     asked: ChainInput,
+    *,
     filter: Filter | None = None,  # noqa: A002
     route: Route | None = None,
 ) -> tuple[str, dict[str, Any]]:

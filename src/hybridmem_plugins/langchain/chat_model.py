@@ -35,6 +35,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from hybridmem_plugins.generation import Generation, LocalModel, parse_tool_calls
 from hybridmem_plugins.generation.local_model import BASE
+from hybridmem_plugins.generation.stopping import check_stop
 
 _ready: ContextVar[Generation | None] = ContextVar("hybridmem_ready_generation", default=None)
 # What each model loaded here was loaded with. `configurable_fields` makes a chat model anew for every call, out of the
@@ -179,7 +180,7 @@ class FinetunedChatModel(BaseChatModel):
         if options["adapter"] is not None and options["adapter"] not in self._local.adapters:
             options["adapter"] = None if "adapter" not in kwargs else options["adapter"]
         options["max_new_tokens"] = kwargs.get("max_tokens", self.max_tokens)
-        options["stop"] = (stop,) if isinstance(stop, str) and stop else tuple(stop or self.stop or ())
+        options["stop"] = check_stop(stop or self.stop)
         self._local.choose({key: value for key, value in options.items() if key != "adapter"})
         if kwargs.get("tools"):
             options["tools"] = kwargs["tools"]

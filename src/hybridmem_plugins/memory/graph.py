@@ -253,13 +253,14 @@ class KnowledgeGraph:
         return {name: close for name, close in found.items() if close is not None}
 
     def mentions_of(self, rows: Sequence[int], allowed: Mask | None = None) -> dict[int, list[str]]:
-        """Return `mentions` of many passages."""
-        return {row: self.mentions(row, allowed) for row in rows}
+        """Return the names that passages mention, in order of appearance."""
+        reach, succ = Reach(self._parts, allowed), self._graph._succ
+        names = {row: succ[self._nodes[row]].items() for row in rows}
+        return {row: [name for name, edges in own if reach.mentions(name, edges)] for row, own in names.items()}
 
-    def mentions(self, row: int, allowed: Mask | None = None) -> list[str]:
+    def mentions(self, row: int) -> list[str]:
         """Return the names that a passage mentions, in order of appearance."""
-        reach = Reach(self._parts, allowed)
-        return [name for name, edges in self._graph._succ[self._nodes[row]].items() if reach.mentions(name, edges)]
+        return self.mentions_of([row])[row]
 
     def defined(self, row: int) -> list[str]:
         """Return the names that a passage defines, the fullest first."""

@@ -114,7 +114,6 @@ class Reach:
         """
         walk = Columns()
         parts = self._parts
-        definers = parts.titles.definers
         for row in rows:
             node = parts.nodes.get(row)
             if node is None:
@@ -123,7 +122,7 @@ class Reach:
             # In an order that does not tell when each became known, so that a reopened memory gives the same paths.
             mentioned = sorted([name for name, edges in names.items() if self.mentions(name, edges)])
             if "forward" in kinds:
-                for name in maximal([name for name in mentioned if name in definers and self._is_title(name)]):
+                for name in maximal([name for name in mentioned if self._is_title(name)]):
                     info = self.info(name)
                     walk.add(row, info.definers, Link("forward", name, info.meanings, info.mentions))
             if "shared" in kinds:
@@ -182,8 +181,10 @@ class Reach:
             return sorted([row for row in parts.mentioning(name, as_title=not foreign) if allowed[row]])
         hub = parts.hubs.get(name)
         if hub is None:
-            every, own = (np.array(parts.mentioning(name, as_title=as_title)) for as_title in (True, False))
-            hub = parts.hubs[name] = every.astype(np.int64), own.astype(np.int64)
+            every = own = np.array(parts.mentioning(name), dtype=np.int64)
+            if name in parts.titles.definers:
+                own = np.array(parts.mentioning(name, as_title=False), dtype=np.int64)
+            hub = parts.hubs[name] = every, own
         known = hub[foreign]
         for part in (known[:_FIRST], known):  # of most much said names the first few passages are too many already
             inside = mask.take(part)

@@ -144,13 +144,22 @@ def _check_string(value: Any, where: str, what: str) -> None:
     if not isinstance(value, str):
         msg = f"{where}: its {what} is a {type(value).__name__}, not a string"
         raise TypeError(msg)
-    if value.isascii():
+    check_text(value, f"{where}: its {what}")
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuse a string that is no text: one with half of a surrogate pair.
+
+    Raises:
+        ValueError: It is none; the message begins with `what`.
+    """
+    if text.isascii():
         return
     try:
-        value.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
         msg = (
-            f"{where}: its {what} has a lone surrogate {value[error.start]!r} at {error.start}, which no file can "
+            f"{what} has a lone surrogate {text[error.start]!r} at {error.start}, which no file can "
             'hold; replace it, for example with text.encode("utf-8", "replace").decode()'
         )
         raise ValueError(msg) from None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridmem_plugins.memory.validation import check_text
 from hybridmem_plugins.retrieval.model import ROUTES
 
 
@@ -37,14 +38,7 @@ def check_question(question: str, k: int, route: str) -> None:
     if not question.strip():
         msg = "the question is empty"
         raise ValueError(msg)
-    try:
-        question.encode("utf-8")
-    except UnicodeEncodeError as error:
-        msg = (
-            f"the question has a lone surrogate {question[error.start]!r} at {error.start}, which is no text; replace "
-            'it, for example with question.encode("utf-8", "replace").decode()'
-        )
-        raise ValueError(msg) from None
+    check_text(question, "the question")
     if isinstance(k, bool) or not isinstance(k, int):
         msg = f"k must be an integer, not {type(k).__name__}"
         raise TypeError(msg)

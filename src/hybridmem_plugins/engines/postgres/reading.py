@@ -242,6 +242,20 @@ class PostgresVectors:
         return Statement(sql, [*where.parameters, *ordered, k])
 
 
+@dataclass(slots=True)
+class _Counts:
+    """What is counted under one filter: passages and tokens in all, and in how many passages each token stands."""
+
+    passages: int
+    tokens: int
+    holding: dict[str, int]
+
+    @property
+    def average(self) -> float:
+        """Tokens of a passage."""
+        return max(self.tokens / max(1, self.passages), 1e-9)
+
+
 class PostgresWords:
     """The lexical tier: BM25 over a table of postings, with the scores of `LexicalIndex`.
 
@@ -250,9 +264,7 @@ class PostgresWords:
 
     def __init__(self, view: PostgresView) -> None:
         self._view = view
-        # By filter: in how many passages each token stands, and how many passages and tokens there are.
-        self._counts: dict[str, dict[str, int]] = {}
-        self._populations: dict[str, tuple[int, int]] = {}
+        self._counts: dict[str, _Counts] = {}  # by filter
 
     def __len__(self) -> int:
         return len(self._view)
@@ -277,24 +289,22 @@ class PostgresWords:
 
     def gains(self, tokens: Sequence[str], rows: Sequence[int] | Rows, allowed: Statement | None = None) -> Floats:
         """Return what each token adds to the score of each row, shape `(rows, tokens)`."""
-        weights = self.idf(tokens, allowed)
-        passages, words = self._populations[_name(allowed)]
+        counts = self._counted(tokens, allowed)
         frequencies, lengths = self._view.met.frequencies(as_rows(rows).tolist(), tokens)
-        average = max(words / max(1, passages), 1e-9)
-        norms = (K1 * (1 - B + B * (lengths / average))).astype(np.float32)
-        gains: Floats = weights * (frequencies / (frequencies + norms[:, None]))
+        norms = (K1 * (1 - B + B * (lengths / counts.average))).astype(np.float32)
+        gains: Floats = _weights(tokens, counts) * (frequencies / (frequencies + norms[:, None]))
         return gains
 
     def idf(self, tokens: Sequence[str], allowed: Statement | None = None) -> Floats:
         """Return how telling each token is among the allowed passages."""
-        known = self._counts.get(_name(allowed), {})
-        missing = [token for token in dict.fromkeys(tokens) if token not in known]
-        if missing or _name(allowed) not in self._populations:
-            self.learn(missing, allowed, *self._view.ask(*self.counting(missing, allowed)))
-            known = self._counts[_name(allowed)]
-        passages, _ = self._populations[_name(allowed)]
-        counts = np.array([known[token] for token in tokens], dtype=np.int64)
-        return np.log1p((passages - counts + 0.5) / (counts + 0.5)).astype(np.float32)
+        return _weights(tokens, self._counted(tokens, allowed))
+
+    def _counted(self, tokens: Sequence[str], allowed: Statement | None) -> _Counts:
+        known = self._counts.get(_name(allowed))
+        missing = [token for token in dict.fromkeys(tokens) if known is None or token not in known.holding]
+        if known is None or missing:
+            known = self.learn(missing, allowed, *self._view.ask(*self.counting(missing, allowed)))
+        return known
 
     def learn(
         self,
@@ -302,13 +312,12 @@ class PostgresWords:
         allowed: Statement | None,
         counts: Sequence[tuple[Any, ...]],
         population: Sequence[tuple[Any, ...]],
-    ) -> None:
-        """Remember what `counting` found."""
-        found = dict(counts)
-        known = self._counts.setdefault(_name(allowed), {})
-        known.update((token, found.get(key(token), 0)) for token in tokens)
-        [(passages, words)] = population
-        self._populations[_name(allowed)] = int(passages), int(words)
+    ) -> _Counts:
+        """Remember and return what `counting` found."""
+        found, [(passages, words)] = dict(counts), population
+        known = self._counts.setdefault(_name(allowed), _Counts(int(passages), int(words), {}))
+        known.holding.update((token, found.get(key(token), 0)) for token in tokens)
+        return known
 
     def counting(self, tokens: Sequence[str], allowed: Statement | None) -> list[Statement]:
         """Return the statements that count in how many passages tokens stand, and passages and tokens in all."""
@@ -352,6 +361,11 @@ class PostgresWords:
             *where.parameters, k,
         ]  # fmt: skip
         return Statement(sql, parameters)
+
+
+def _weights(tokens: Sequence[str], counts: _Counts) -> Floats:
+    held = np.array([counts.holding[token] for token in tokens], dtype=np.int64)
+    return np.log1p((counts.passages - held + 0.5) / (held + 0.5)).astype(np.float32)
 
 
 def _name(allowed: Statement | None) -> str:
