@@ -11,8 +11,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.utils import AddableDict
 
 from hybridmem_plugins.langchain.chat_model import FinetunedChatModel
-from hybridmem_plugins.langchain.documents import both_filters, to_document
-from hybridmem_plugins.memory.filters import Filter
+from hybridmem_plugins.langchain.documents import to_document
+from hybridmem_plugins.memory.filters import Filter, both_filters
 from hybridmem_plugins.retrieval.model import Route
 from hybridmem_plugins.system.answer import Answer, Source
 from hybridmem_plugins.system.hybrid_system import HybridMemorySystem

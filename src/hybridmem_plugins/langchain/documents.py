@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
 
-from hybridmem_plugins.memory.filters import Filter, compile_filter
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.model import Hit
 
@@ -92,20 +91,6 @@ def texts_to_documents(texts: Iterable[str], metadatas: Sequence[dict[str, Any]]
         metadata = {} if metadatas is None else dict(metadatas[position] or {})
         documents.append(Document(page_content=text, metadata=metadata))
     return documents
-
-
-def both_filters(first: Filter | None, second: Filter | None) -> Filter | None:
-    """Return a filter that asks for both.
-
-    Raises:
-        TypeError: One of them is neither a dict nor a callable.
-    """
-    if first is None or second is None:
-        return second if first is None else first
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        return {"$and": [first, second]}
-    one, other = compile_filter(first), compile_filter(second)
-    return lambda metadata: one(metadata) and other(metadata)
 
 
 def hit_to_document(

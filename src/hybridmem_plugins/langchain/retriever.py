@@ -18,12 +18,12 @@ from pydantic import ConfigDict, Field
 from hybridmem_plugins.async_embedding import AsyncEmbedder
 from hybridmem_plugins.engines import is_address
 from hybridmem_plugins.hybrid_memory import HybridMemory
-from hybridmem_plugins.langchain.documents import both_filters, hit_to_document, texts_to_documents, to_passages
+from hybridmem_plugins.langchain.documents import hit_to_document, texts_to_documents, to_passages
 from hybridmem_plugins.langchain.embedding import to_embedder
 from hybridmem_plugins.langchain.stages import merge_reranked, parent_ids, to_parents
 from hybridmem_plugins.langchain.tool import retriever_tool
 from hybridmem_plugins.memory.embedding import embedder_name
-from hybridmem_plugins.memory.filters import Filter
+from hybridmem_plugins.memory.filters import Filter, both_filters
 from hybridmem_plugins.retrieval.diversity import diversify
 from hybridmem_plugins.retrieval.explain import Explanation
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route

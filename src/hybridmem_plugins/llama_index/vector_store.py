@@ -25,7 +25,7 @@ from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.llama_index.files import FileSystem, open_text, write_text
 from hybridmem_plugins.llama_index.filters import to_filter
 from hybridmem_plugins.llama_index.nodes import REF_DOC, to_node, to_passages, with_text
-from hybridmem_plugins.memory.filters import Filter, compile_filter
+from hybridmem_plugins.memory.filters import both_filters, compile_filter
 from hybridmem_plugins.memory.graph import KnowledgeGraph
 from hybridmem_plugins.memory.store import MemoryStore
 from hybridmem_plugins.passage import Passage
@@ -154,7 +154,8 @@ class HnswVectorStore(BasePydanticVectorStore):
             raise ValueError(msg)
         # `VectorStoreIndex` asks with empty lists where it means all.
         k, ids = query.similarity_top_k, query.node_ids or None
-        allowed = _with_documents(to_filter(query.filters), query.doc_ids or None)
+        documents = {REF_DOC: {"$in": list(query.doc_ids)}} if query.doc_ids else None
+        allowed = both_filters(to_filter(query.filters), documents)
         if query.mode == VectorStoreQueryMode.DEFAULT:
             found = nearest(self._store, query.query_embedding, k, allowed, ids)
         elif query.mode == VectorStoreQueryMode.MMR:
@@ -277,15 +278,3 @@ class HnswVectorStore(BasePydanticVectorStore):
                 return [passage for passage in passages if predicate(passage.metadata)]
             mask = store.allowed(to_filter(filters))
             return store.passages(np.flatnonzero(store.metadata.live() if mask is None else mask))
-
-
-def _with_documents(allowed: Filter | None, doc_ids: Sequence[str] | None) -> Filter | None:
-    if doc_ids is None:
-        return allowed
-    documents: Filter = {REF_DOC: {"$in": list(doc_ids)}}
-    if allowed is None:
-        return documents
-    if callable(allowed):
-        first, second = compile_filter(allowed), compile_filter(documents)
-        return lambda metadata: first(metadata) and second(metadata)
-    return {"$and": [allowed, documents]}

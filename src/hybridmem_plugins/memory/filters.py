@@ -94,6 +94,20 @@ def compile_filter(query: Filter) -> Predicate:
     return lambda metadata: evaluate(expression, metadata)
 
 
+def both_filters(first: Filter | None, second: Filter | None) -> Filter | None:
+    """Return a filter that asks for both.
+
+    Raises:
+        TypeError: One of them is neither a dict nor a callable.
+    """
+    if first is None or second is None:
+        return second if first is None else first
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return {"$and": [first, second]}
+    one, other = compile_filter(first), compile_filter(second)
+    return lambda metadata: one(metadata) and other(metadata)
+
+
 def evaluate(expression: Expression, metadata: Mapping[str, Any]) -> bool:
     """Return whether one passage's metadata fulfils an expression."""
     if isinstance(expression, Condition):
