@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import enum
+import functools
 from collections import UserDict
 from types import MappingProxyType
 from typing import Any
@@ -93,6 +95,8 @@ def test_meaning(query: dict[str, Any], metadata: dict[str, Any], expected: bool
         ({"$not": [{"x": 1}]}, TypeError, "a dict or a callable"),
         ({1: 2}, TypeError, "filter keys"),
         ("x = 1", TypeError, "a dict or a callable"),
+        (functools.reduce(lambda inner, _: {"$and": [inner]}, range(5000), {"x": 1}), ValueError, "nested deeper"),
+        ({"x": functools.reduce(lambda inner, _: {"$not": inner}, range(5000), {"$eq": 1})}, ValueError, "deeper"),
     ],
 )
 def test_bad_filters_are_refused_before_anything_runs(query: Any, error: type[Exception], message: str) -> None:
@@ -174,3 +178,22 @@ def test_filters_of_any_mapping_are_told_apart() -> None:
             plain = make({"tenant": tenant})
             for query in (plain, {"tenant": make({"$eq": tenant})}, {"$and": [plain]}):
                 assert np.flatnonzero(index.mask(query)).tolist() == [row], query
+
+
+class Tenant(enum.StrEnum):
+    A = "a"
+
+
+@pytest.mark.parametrize("value", [Tenant.A, np.str_("a")])
+def test_a_subclass_of_string_is_compared_as_the_string(value: str) -> None:
+    index = MetadataIndex()
+    index.add([1, 2], [{"tenant": "a"}, {"tenant": "b"}])
+    for condition, rows in [(value, [1]), ({"$in": [value]}, [1]), ({"$ne": value}, [2]), ({"$nin": [value]}, [2])]:
+        assert np.flatnonzero(index.mask({"tenant": condition})).tolist() == rows, condition
+
+
+def test_keys_in_an_operand_are_strings_as_in_metadata() -> None:
+    index = MetadataIndex()
+    index.add([1], [{"x": {"1": "a", "b": "c"}}])
+    for operand in ({1: "a", "b": "c"}, {"1": "a", "b": "c"}):
+        assert np.flatnonzero(index.mask({"x": operand})).tolist() == [1]

@@ -14,6 +14,7 @@ MISSING: Any = object()
 
 OPERATORS = ("$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte", "$exists", "$contains")
 LOGIC = ("$and", "$or", "$not")
+DEEPEST_FILTER = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +38,20 @@ Expression = Condition | Combination
 
 
 def parse_filter(query: Mapping[str, Any]) -> Expression:
-    """Check a filter and turn it into an expression.
+    """Check a filter and turn it into an expression, whose operands are plain JSON values.
 
     Raises:
         TypeError: The filter, a list of conditions or an operand has the wrong type.
-        ValueError: An operator is unknown, or an operand is not plain JSON.
+        ValueError: An operator is unknown, an operand is not plain JSON, or the filter is nested too deeply.
     """
+    return _parse(query, 0)
+
+
+def _parse(query: Mapping[str, Any], depth: int) -> Expression:
     if not isinstance(query, Mapping):
         msg = f"a filter is a dict or a callable, not {type(query).__name__}"
         raise TypeError(msg)
+    _check_depth(depth)
     parts: list[Expression] = []
     for key, value in query.items():
         if not isinstance(key, str):
@@ -56,13 +62,13 @@ def parse_filter(query: Mapping[str, Any]) -> Expression:
                 msg = f"{key} takes a list of filters, not {type(value).__name__}"
                 raise TypeError(msg)
             logic: Literal["and", "or"] = "and" if key == "$and" else "or"
-            parts.append(Combination(logic, tuple(parse_filter(part) for part in value)))
+            parts.append(Combination(logic, tuple(_parse(part, depth + 1) for part in value)))
         elif key == "$not":
-            parts.append(Combination("not", (parse_filter(value),)))
+            parts.append(Combination("not", (_parse(value, depth + 1),)))
         elif key.startswith("$"):
             raise _unknown(key)
         else:
-            parts.extend(_parse_conditions(key, value))
+            parts.extend(_parse_conditions(key, value, depth))
     return parts[0] if len(parts) == 1 else Combination("and", tuple(parts))
 
 
@@ -166,13 +172,6 @@ def identity(value: Any) -> tuple[str, Any]:
     return ("list", tuple(identity(item) for item in value))
 
 
-def filter_key(query: Mapping[str, Any]) -> str:
-    """Return a text that is the same for the same filter."""
-    return json.dumps(
-        query, sort_keys=True, default=lambda part: dict(part) if isinstance(part, Mapping) else list(part)
-    )
-
-
 def _in_range(operator: str, value: Any, operand: Any) -> bool:
     if identity(value)[0] != identity(operand)[0]:
         return False
@@ -185,20 +184,26 @@ def _in_range(operator: str, value: Any, operand: Any) -> bool:
     return bool(value <= operand)
 
 
-def _parse_conditions(key: str, value: Any) -> list[Expression]:
+def _parse_conditions(key: str, value: Any, depth: int) -> list[Expression]:
+    _check_depth(depth)
     if not isinstance(value, Mapping) or not any(isinstance(name, str) and name.startswith("$") for name in value):
-        _check_operand(key, value)
-        return [Condition(key, "$eq", value)]
+        return [Condition(key, "$eq", _plain(key, value))]
     conditions: list[Expression] = []
     for operator, operand in value.items():
         if operator == "$not":
-            inner = _parse_conditions(key, operand)
+            inner = _parse_conditions(key, operand, depth + 1)
             conditions.append(Combination("not", (Combination("and", tuple(inner)),)))
             continue
         if operator not in OPERATORS:
             raise _unknown(operator)
         conditions.append(Condition(key, operator, _checked(key, operator, operand)))
     return conditions
+
+
+def _check_depth(depth: int) -> None:
+    if depth > DEEPEST_FILTER:
+        msg = f"the filter is nested deeper than {DEEPEST_FILTER} levels (or contains itself)"
+        raise ValueError(msg)
 
 
 def _checked(key: str, operator: str, operand: Any) -> Any:
@@ -215,13 +220,13 @@ def _checked(key: str, operator: str, operand: Any) -> Any:
     ):
         msg = f"{operator} on {key!r} takes a number or a string, not {type(operand).__name__}"
         raise TypeError(msg)
-    _check_operand(key, operand)
-    return operand
+    return _plain(key, operand)
 
 
-def _check_operand(key: str, operand: Any) -> None:
+def _plain(key: str, operand: Any) -> Any:
+    """Return an operand as metadata holds it: a member of an Enum of strings, for example, as a plain string."""
     try:
-        json.dumps(operand, allow_nan=False)
+        return json.loads(json.dumps(operand, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         msg = f"the filter on {key!r} compares with something that is not plain JSON: {error}"
         raise ValueError(msg) from None

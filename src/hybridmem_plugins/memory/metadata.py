@@ -20,7 +20,6 @@ from hybridmem_plugins.memory.filters import (
     Combination,
     Condition,
     Expression,
-    filter_key,
     holds,
     identity,
     parse_filter,
@@ -227,7 +226,7 @@ class MetadataIndex:
             ValueError: An operator is unknown, or an operand is not plain JSON.
         """
         expression = parse_filter(query)
-        name = filter_key(query)
+        name = repr(expression)
         with self._mask_guard:
             known = self._masks.get(name)
             if known is not None:
