@@ -168,25 +168,49 @@ async def test_an_input_that_streams_in_is_taken_whole(leaders) -> None:
     assert ids(added(sequence.stream(LEADS))) == ["b1"]
 
 
-async def test_a_filter_around_the_retriever_holds_for_facts_too(leaders) -> None:
+def listening(prompts: list[str], answer: str = "Tom Reed") -> RunnableLambda:
+    def model(messages: Any) -> str:
+        prompts.append(str(messages))
+        return answer
+
+    return RunnableLambda(model)
+
+
+async def test_a_filter_bound_to_the_retriever_holds_for_facts_too(leaders) -> None:
+    heard = Heard()
+    bound = leaders.bind(filter=B_ONLY)
+    around = (bound, bound.with_config(callbacks=[heard], tags=["own"]), leaders.with_retry().bind(filter=B_ONLY))
+    for source in around:
+        prompts: list[str] = []
+        chain = create_hybrid_chain(source, listening(prompts))
+        for told in (chain.invoke(LEADS), await chain.ainvoke(LEADS), chain.invoke(LEADS, filter=B_ONLY)):
+            assert ids(told) == ["b1"]
+            assert [fact["passage_id"] for fact in told["facts"]] == ["b1"]
+        assert not any("Mira" in prompt for prompt in prompts)
+        assert chain.invoke(LEADS, filter={"tenant": "a"})["abstained"]  # both hold
+        assert chain.invoke(LEADS, route="vector")["route"] == "vector"
+    assert heard.events.count("retriever") == 5
+    plain = create_hybrid_chain(leaders, listening([])).invoke(LEADS)
+    configured = create_hybrid_chain(leaders.with_config(tags=["own"]), listening([])).invoke(LEADS)
+    assert configured["facts"] == plain["facts"] != []
+    least = create_hybrid_chain(leaders.bind(k=1), listening([])).invoke(LEADS)["context"]
+    assert [document.metadata["kind"] for document in least].count("passage") == 1
+
+
+async def test_a_filter_chosen_in_the_config_holds_and_shows_no_facts(leaders) -> None:
     only_b = HybridRetriever(memory=leaders.memory, k=2, filter=B_ONLY)
     fields = leaders.configurable_fields(filter=ConfigurableField(id="f"))
     others = leaders.configurable_alternatives(ConfigurableField(id="which"), b=only_b)
     chosen = {"configurable": {"f": B_ONLY, "which": "b"}}
-    for source in (leaders.bind(filter=B_ONLY), fields, others, fields.with_config(chosen)):
+    for source in (fields, others, fields.with_config(chosen)):
         prompts: list[str] = []
-
-        def model(messages: Any, prompts: list[str] = prompts) -> str:
-            prompts.append(str(messages))
-            return "Tom Reed"
-
-        chain = create_hybrid_chain(source, RunnableLambda(model))
+        chain = create_hybrid_chain(source, listening(prompts))
         for told in (chain.invoke(LEADS, chosen), await chain.ainvoke(LEADS, chosen)):
             assert ids(told) == ["b1"]
             assert told["facts"] == []
         assert len(prompts) == 2
         assert not any("Mira" in prompt for prompt in prompts)
-        # What a call says would take the place of what is bound.
+        # What a call says would take the place of what is chosen.
         with pytest.raises(ValueError, match="takes no filter"):
             chain.invoke({"input": LEADS, "filter": {"tenant": "a"}})
 

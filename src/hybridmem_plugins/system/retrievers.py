@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from hybridmem_plugins.hybrid_memory import HybridMemory
-from hybridmem_plugins.memory.filters import Filter
+from hybridmem_plugins.memory.filters import Filter, both_filters
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 
@@ -51,12 +51,13 @@ def as_retriever(source: Any) -> Retriever:
     Raises:
         TypeError: It is none of these.
     """
-    memory = getattr(source, "memory", None)
-    if isinstance(memory, HybridMemory) and callable(getattr(type(source), "explain", None)):
+    inner, bound = _unbound(source)
+    memory = getattr(inner, "memory", None)
+    if isinstance(memory, HybridMemory) and callable(getattr(type(inner), "explain", None)):
         # Our own retriever for a framework, with its filter, reranker and more: its form of a call is kept. The type is
-        # asked because wrappers (`bind`, `configurable_fields`) hand on every attribute, but hold a filter of their own
+        # asked because other wrappers (`configurable_fields`) hand on every attribute, but hold a filter of their own
         # that `facts` of the retriever within does not see, and that a filter of a call would replace.
-        return _Foreign(source, memory)
+        return _Foreign(source, memory, inner, bound)
     if isinstance(source, Retriever):
         return source
     if any(callable(getattr(source, name, None)) for name in ("invoke", "retrieve")) or callable(source):
@@ -68,11 +69,34 @@ def as_retriever(source: Any) -> Retriever:
     raise TypeError(msg)
 
 
-class _Foreign:
-    """A retriever of a framework, or a function."""
+def _unbound(source: Any) -> tuple[Any, dict[str, Any]]:
+    """Return what LangChain's `bind`, `with_config` or `with_retry` is around, and the keywords bound to it."""
+    fields = getattr(source, "__dict__", {})  # its own: such a wrapper hands on all other attributes
+    if not {"bound", "kwargs"} <= fields.keys():
+        return source, {}
+    inner, bound = _unbound(fields["bound"])
+    return inner, {**bound, **fields["kwargs"]}
 
-    def __init__(self, source: Any, memory: HybridMemory | None = None) -> None:
+
+class _Foreign:
+    """A retriever of a framework, or a function.
+
+    Args:
+        source: What is asked for passages.
+        memory: Beneath it, where it is our own.
+        inner: What is asked for facts, where `source` is a wrapper around it.
+        bound: Keywords that the wrapper gives to every call, unless the call has them.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        memory: HybridMemory | None = None,
+        inner: Any = None,
+        bound: Mapping[str, Any] | None = None,
+    ) -> None:
         self.source, self.memory = source, memory
+        self._inner, self._bound = source if inner is None else inner, bound or {}
         self._title_key = str(getattr(source, "title_key", None) or "title")
         name = next((n for n in ("invoke", "retrieve") if callable(getattr(source, n, None))), "")
         self._call: Callable[..., Any] = getattr(source, name) if name else source
@@ -111,24 +135,28 @@ class _Foreign:
     def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
         if self.memory is None:
             return []
-        found: list[Fact] = self.source.facts(question, k, **({} if filter is None else {"filter": filter}))
+        found: list[Fact] = self._inner.facts(question, k, **self._allowed(filter))
         return found
 
     async def afacts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
         if self.memory is None:
             return []
-        found: list[Fact] = await self.source.afacts(question, k, **({} if filter is None else {"filter": filter}))
+        found: list[Fact] = await self._inner.afacts(question, k, **self._allowed(filter))
         return found
 
     def _options(self, k: int, filter: Filter | None, route: Route) -> dict[str, Any]:  # noqa: A002
         if self._keywords:
-            asked = {"k": k, "filter": filter, "route": None if route == "auto" else route}
+            asked = {"k": self._bound.get("k", k), "route": None if route == "auto" else route, **self._allowed(filter)}
             return {key: value for key, value in asked.items() if value is not None}
         if filter is not None or route != "auto":
             what = "filter" if filter is not None else "route"
             msg = f"this retriever takes no {what} for a call. Set it in the retriever itself, or use a HybridMemory."
             raise ValueError(msg)
         return {}
+
+    def _allowed(self, filter: Filter | None) -> dict[str, Filter]:  # noqa: A002
+        both = both_filters(self._bound.get("filter"), filter)
+        return {} if both is None else {"filter": both}
 
 
 def to_hit(found: Any, title_key: str = "title") -> Hit:
