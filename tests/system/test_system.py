@@ -218,6 +218,42 @@ async def test_an_async_function_answers_async_calls_only(memory: HybridMemory) 
         system.query(QUESTION)
 
 
+async def test_whatever_gives_awaitables_answers_async_calls(memory: HybridMemory) -> None:
+    class Asked:
+        def __init__(self, told: Any) -> None:
+            self.told = told
+
+        async def __call__(self, asked: Any) -> Any:
+            return self.told
+
+    found = [Passage("It was designed by Charles Babbage.")]
+    model, retriever = Asked("Charles Babbage"), Asked(found)
+    for source, reader in ((memory, lambda m: model(m)), (retriever, model), (lambda q: retriever(q), model)):
+        system = HybridMemorySystem(source, reader)
+        assert (await system.aquery(QUESTION)).text == "Charles Babbage"
+        assert [one async for one in system.astream(QUESTION)][:-1] == ["Charles Babbage"]
+        with pytest.raises(TypeError, match="use `aquery`"):
+            system.query(QUESTION)
+
+
+@pytest.mark.parametrize("found", ["A text.", {"documents": []}, None])
+async def test_a_retriever_that_returns_no_list_is_refused(found: Any) -> None:
+    system = HybridMemorySystem(lambda question: found, Script("x"))
+    with pytest.raises(TypeError, match="must return a list"):
+        system.query(QUESTION)
+    with pytest.raises(TypeError, match="must return a list"):
+        await system.aquery(QUESTION)
+
+
+async def test_questions_are_checked_whatever_finds_the_passages() -> None:
+    system = HybridMemorySystem(lambda question: [Passage("A text.")], Script("text"))
+    for call in (system.query, lambda q: system.batch([q]), lambda q: list(system.stream(q)), system.messages):
+        with pytest.raises(ValueError, match="the question is empty"):
+            call(" ")
+    with pytest.raises(TypeError, match="must be a string"):
+        await system.aquery(None)  # type: ignore[arg-type]
+
+
 def test_an_error_of_the_model_is_not_swallowed(memory: HybridMemory) -> None:
     def model(messages: Any) -> str:
         msg = "the server is down"
@@ -251,6 +287,23 @@ def test_an_answer_is_plain_json(memory: HybridMemory) -> None:
     told = json.loads(json.dumps(answer.to_dict()))
     assert told["answer"] == "Charles Babbage"
     assert told["sources"][0]["id"] in {"engine", "babbage", "ada", "bread"}
+
+
+def test_an_answer_from_documents_of_others_is_plain_json_too() -> None:
+    import json
+    from datetime import datetime
+
+    import numpy as np
+
+    pytest.importorskip("langchain_core")
+    from langchain_core.documents import Document
+
+    given = {"when": datetime(1843, 10, 18), "page": np.int64(3), "score": np.float32(0.5), "tags": {"b", "a"}}
+    found = [Document("It was Ada.", metadata=given)]
+    answer = HybridMemorySystem(lambda question: found, Script("Ada")).query("Who?")
+    assert answer.sources[0].score == 0.5
+    told = json.loads(json.dumps(answer.to_dict(), allow_nan=False))["sources"][0]["metadata"]
+    assert told == {"when": "1843-10-18 00:00:00", "page": 3, "score": 0.5, "tags": ["a", "b"]}
 
 
 class OneByOne:

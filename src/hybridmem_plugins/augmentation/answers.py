@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 
-# Invisible format characters (zero-width spaces and joiners, soft hyphen, byte order mark) hide nothing from a reader.
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
+INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
+"""Format characters (zero-width spaces and joiners, soft hyphen, byte order mark) that hide nothing from a reader."""
+
 _LINE_HYPHEN = re.compile(r"(?<=\w)[-\u2010]\n(?=\w)")
 _DIGIT_COMMA = re.compile(r",(?<=\d,)(?=\d{3}\b)")
 # Scripts written without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer): each character is a token of its own.
@@ -114,7 +115,7 @@ _PLAIN_AFTER = frozenset(["", *" \n\t,;:)\"'!?"])
 @lru_cache(maxsize=4096)
 def _folded(text: str) -> str:
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+        text = unicodedata.normalize("NFKC", INVISIBLE.sub("", text))
     if "-\n" in text or "\u2010\n" in text:
         text = _LINE_HYPHEN.sub("", text)
     if "," in text:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from hybridmem_plugins.augmentation.answers import whole_words
 from hybridmem_plugins.passage import Passage
@@ -89,6 +92,27 @@ def as_passage(item: Any, fallback_id: str | None = None, title_key: str = "titl
     # 0 is an id.
     known = "" if given is None else str(given)
     return Passage(text, title, known or fallback_id or content_id(title, text), metadata)
+
+
+def plain_json(value: Any) -> Any:
+    """Return a value as plain JSON: numbers of any library as such, None where they are not finite, others as text.
+
+    >>> plain_json({"where": Path("a/b"), "pages": (3, float("nan"))})
+    {'where': 'a/b', 'pages': [3, None]}
+    """
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(one) for key, one in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((plain_json(one) for one in value), key=str)
+    if isinstance(value, list | tuple):
+        return [plain_json(one) for one in value]
+    return str(value)
 
 
 def first_of(fields: Mapping[str, Any], *names: str) -> Any:
@@ -217,24 +241,30 @@ def read_rows(path: str | Path) -> Iterator[Any]:
     """
     path = Path(path)
     with _open(path) as file:
-        if file.read(1) == "[":
+        if file.read(_LOOKED_AT).lstrip(codecs.BOM_UTF8 + b" \t\r\n").startswith(b"["):
             file.seek(0)
-            yield from json.load(file)
+            yield from _loaded(file.read(), f"{path}")
             return
         file.seek(0)
         for number, line in enumerate(file, 1):
             if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    msg = f"{path}, line {number}: not a JSON object ({error})."
-                    raise ValueError(msg) from error
+                yield _loaded(line, f"{path}, line {number}")
 
 
-def _open(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+_LOOKED_AT = 64
+"""Bytes within which a file must begin in earnest to be taken for one JSON array."""
+
+
+def _loaded(text: bytes, where: str) -> Any:
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except ValueError as error:
+        msg = f"{where}: not JSON in UTF-8 ({error})."
+        raise ValueError(msg) from error
+
+
+def _open(path: Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
 def read_beir(folder: str | Path, split: str = "test") -> tuple[list[dict[str, Any]], list[Passage]]:

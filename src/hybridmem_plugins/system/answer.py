@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hybridmem_plugins.augmentation.examples import plain_json
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.model import Fact, Hit
 
@@ -118,7 +119,7 @@ class Answer:
                 {
                     "number": source.number,
                     "kind": source.kind,
-                    **Hit(source.passage, source.score, dict(source.provenance)).to_dict(),
+                    **plain_json(Hit(source.passage, source.score, dict(source.provenance)).to_dict()),
                     "routes": list(source.routes),
                     "merged": list(source.merged),
                     "withheld": source.withheld,

@@ -8,7 +8,9 @@ is not: this lowers a rate, it is no guarantee.
 from __future__ import annotations
 
 import re
+import unicodedata
 
+from hybridmem_plugins.augmentation.answers import INVISIBLE
 from hybridmem_plugins.extraction.sentences import sentence_spans
 
 _MODEL = r"(?:language models?|llms?|ai(?: assistants?| models?)?|(?:chat)?bots?|assistants?|gpt)"
@@ -27,6 +29,8 @@ _FORMS = (
     r"\[/?INST\]|<\|[a-z_]+\|>|<</?SYS>>|#{2,}\s*(?:instruction|system|response)s?\b",
 )
 _ORDER = re.compile("|".join(f"(?:{form})" for form in _FORMS), re.IGNORECASE | re.MULTILINE)
+# A line of prose goes on where the next one begins small.
+_WRAPPED = re.compile(r"[ \t]*\n[ \t]*(?=[a-z])(?!(?:system|assistant|developer)\b)")
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CHAT = re.compile(r"<\|im_end\|>.*?<\|im_start\|>assistant\n?|\[INST\].*?\[/INST\]", re.DOTALL)
 
@@ -45,15 +49,23 @@ def defuse(text: str) -> tuple[str, int]:
     >>> defuse("The answer to the riddle is a river.")
     ('The answer to the riddle is a river.', 0)
     """
-    if not (_ORDER.search(text) or _COMMENT.search(text)):
+    whole = _WRAPPED.sub(" ", text)
+    if not (_orders(whole) or _COMMENT.search(text)):
         return text, 0
-    text, comments = _COMMENT.subn(" ", text)
+    text, comments = _COMMENT.subn(" ", whole)
     text, chats = _CHAT.subn(" ", text)
     kept, orders = list[str](), 0
     for start, end in sentence_spans(text):
         sentence = text[start:end]
-        if _ORDER.search(sentence):
+        if _orders(sentence):
             orders += 1
         else:
             kept.append(sentence.strip())
     return " ".join(kept), comments + chats + orders
+
+
+def _orders(text: str) -> bool:
+    """Tell whether a text gives a model orders, as a reader sees it: without invisible characters or wide letters."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", INVISIBLE.sub("", text))
+    return _ORDER.search(text) is not None

@@ -18,6 +18,7 @@ from hybridmem_plugins.generation.reading import find_evidence
 from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.passage import Passage
+from hybridmem_plugins.retrieval.asking import check_question
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 from hybridmem_plugins.system.answer import Answer
 from hybridmem_plugins.system.citing import find_support, is_polar, split_marks
@@ -289,7 +290,7 @@ class HybridMemorySystem:
     # --- the stages ----------------------------------------------------------------------------------------------
 
     def _prepared(self, question: str, filter: Filter | None, route: Route) -> _Turn:  # noqa: A002
-        turn = _Turn(question)
+        turn = _begun(question)
         with turn.stage("retrieval"):
             turn.hits = self.retriever.search(question, self.k, filter, route)
             if turn.hits:
@@ -297,7 +298,7 @@ class HybridMemorySystem:
         return self._synthesised(turn)
 
     async def _aprepared(self, question: str, filter: Filter | None, route: Route) -> _Turn:  # noqa: A002
-        turn = _Turn(question)
+        turn = _begun(question)
         with turn.stage("retrieval"):
             turn.hits = await self.retriever.asearch(question, self.k, filter, route)
             if turn.hits:
@@ -434,6 +435,11 @@ class _Turn:
             yield
         finally:
             self.timings[name] = time.perf_counter() - started
+
+
+def _begun(question: str) -> _Turn:
+    check_question(question, 1, "auto")  # The memory checks its own, a retriever of others may answer anything.
+    return _Turn(question)
 
 
 def _read(path: Any) -> list[Passage]:

@@ -336,7 +336,8 @@ class _Called(_Other):
     async def areply(self, messages: Messages) -> Reply:
         if inspect.iscoroutinefunction(self.model):
             return read_reply(await self.model(messages))
-        return await asyncio.to_thread(self._one, messages)
+        answered = await asyncio.to_thread(self.model, messages)
+        return read_reply(await answered if inspect.isawaitable(answered) else answered)
 
     def stream(self, messages: Messages) -> Iterator[str | Reply]:
         reply = self._one(messages)

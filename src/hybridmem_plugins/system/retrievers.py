@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 from hybridmem_plugins.hybrid_memory import HybridMemory
@@ -112,9 +114,11 @@ class _Foreign:
     ) -> list[Hit]:
         found = self._call(question, **self._options(k, filter, route))
         if inspect.isawaitable(found):
+            if inspect.iscoroutine(found):
+                found.close()
             msg = "the retriever is async: use `aquery` or `astream`"
             raise TypeError(msg)
-        return [to_hit(one, self._title_key) for one in found][:k]
+        return self._hits(found)[:k]
 
     async def asearch(
         self,
@@ -130,7 +134,15 @@ class _Foreign:
             found = await self._call(question, **options)
         else:
             found = await asyncio.to_thread(self._call, question, **options)
-        return [to_hit(one, self._title_key) for one in found][:k]
+            found = await found if inspect.isawaitable(found) else found
+        return self._hits(found)[:k]
+
+    def _hits(self, found: Any) -> list[Hit]:
+        # Letters of a text and keys of a dict would pass for passages.
+        if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
+            msg = f"the retriever returned a {type(found).__name__}; it must return a list of documents, nodes or texts"
+            raise TypeError(msg)
+        return [to_hit(one, self._title_key) for one in found]
 
     def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
         if self.memory is None:
@@ -195,7 +207,7 @@ def _hit(text: str, metadata: Mapping[str, Any], identity: str | None, score: An
     kept = {key: value for key, value in metadata.items() if key not in ours}
     return Hit(
         Passage(text, title=str(title) if title else None, id=identity, metadata=kept),
-        float(score) if isinstance(score, int | float) else 0.0,
+        float(score) if isinstance(score, Real) and math.isfinite(score) else 0.0,
         dict(provenance) if isinstance(provenance, Mapping) else {},
     )
 

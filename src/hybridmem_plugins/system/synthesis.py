@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,7 +11,7 @@ from typing import Literal
 from rapidfuzz import fuzz
 
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
-from hybridmem_plugins.augmentation.templates import get_template, said_about
+from hybridmem_plugins.augmentation.templates import SHOWN_METADATA, get_template, said_about
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.model import Fact, Hit
 from hybridmem_plugins.system.answer import NumberedFact, Source
@@ -121,9 +123,8 @@ class Synthesis:
             return _merged([(hit, 0) for hit in hits])
         cleaned = []
         for hit in hits:
-            text, withheld = defuse(hit.passage.text)
-            if text:
-                passage = replace(hit.passage, text=text) if withheld else hit.passage
+            passage, withheld = _without_orders(hit.passage)
+            if passage.text:
                 cleaned.append((replace(hit, passage=passage), withheld))
         return _merged(cleaned)
 
@@ -132,12 +133,27 @@ class Synthesis:
         return get_template(self.template).messages(question, passages)
 
     def _statements(self, facts: Sequence[Fact]) -> list[Fact]:
-        return [fact for fact in facts if not self.withhold_orders or not defuse(fact.sentence)[1]]
+        return [fact for fact in facts if not self.withhold_orders or not _orders_in(fact)]
 
     def _ordered(self, best_first: list[Source]) -> list[Source]:
         if self.order == "ends":
             return best_first[::2] + best_first[1::2][::-1]
         return best_first[::-1] if self.order == "best_last" else best_first
+
+
+def _without_orders(passage: Passage) -> tuple[Passage, int]:
+    """Return a passage without orders to a model in anything that a prompt shows of it, and how many there were."""
+    text, withheld = defuse(passage.text)
+    title, in_title = defuse(passage.title or "")
+    named = [key for key in SHOWN_METADATA if key in passage.metadata and defuse(str(passage.metadata[key]))[1]]
+    if not (found := withheld + in_title + len(named)):
+        return passage, 0
+    metadata = {key: value for key, value in passage.metadata.items() if key not in named}
+    return replace(passage, text=text, title=title or None, metadata=metadata), found
+
+
+def _orders_in(fact: Fact) -> int:
+    return defuse(fact.sentence)[1] + defuse(fact.subject)[1]
 
 
 def _size(passage: Passage, count: Callable[[str], int]) -> int:
@@ -152,7 +168,7 @@ def _merged(hits: Sequence[tuple[Hit, int]]) -> list[Source]:
     """
     kept: list[tuple[str, Source]] = []
     for hit, withheld in hits:
-        said, title = normalise_answer(hit.passage.text), normalise_answer(hit.passage.title or "")
+        said, title = _said(hit.passage.text), normalise_answer(hit.passage.title or "")
         routes = tuple(hit.provenance.get("routes") or ())
         source = Source(0, "passage", hit.passage, hit.score, routes, hit.provenance, withheld=withheld)
         for position, (other, before) in enumerate(kept):
@@ -168,6 +184,22 @@ def _merged(hits: Sequence[tuple[Hit, int]]) -> list[Source]:
         else:
             kept.append((said, source))
     return [source for _, source in kept]
+
+
+# A minus, C#, percent: signs that mean something. Others are told by their Unicode category.
+_SIGN = re.compile(r"((?<!\w)[-\u2212\u2013](?=\d)|(?<=\w)#|[%@])|[^\w\s]")
+_MARKUP = frozenset("|`\ufffd")
+
+
+def _said(text: str) -> str:
+    """Normalise a text as answers are, but keep signs as words of their own: -5 is not 5, nor is x + y x - y."""
+
+    def spelled(found: re.Match[str]) -> str:
+        sign = found[0]
+        telling = found[1] or (unicodedata.category(sign)[0] == "S" and sign not in _MARKUP)
+        return f" u{ord(sign):x} " if telling else sign
+
+    return normalise_answer(_SIGN.sub(spelled, text)) or text.strip()
 
 
 def _spelled_alike(said: str, other: str) -> bool:
