@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from hybridmem_plugins.memory.graph import KnowledgeGraph
 from hybridmem_plugins.memory.static_embedder import StaticEmbedder
 from hybridmem_plugins.memory.store import MemoryStore
 from hybridmem_plugins.memory.vectors import Engine
+from hybridmem_plugins.memory.workers import Workers
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.asking import check_question, unit_vector
 from hybridmem_plugins.retrieval.engine import Result, retrieve
@@ -105,7 +105,7 @@ class HybridMemory:
         reader = ResolvingExtractor(found_by, self._resolve) if self._resolve else found_by
         # More threads than cores would not search faster, but leave the event loop a smaller share of Python's lock:
         # with six on two cores, 50 searches at once held it up for 0.05-0.35 s at a time, with three 0.03-0.05 s.
-        self._pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="hybridmem")
+        self._pool = Workers((os.cpu_count() or 1) + 1, "hybridmem")
         self._store: Backend
         if isinstance(path, str) and is_address(path):
             if vectors is not None or graph is not None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -248,3 +249,62 @@ def test_a_passage_changed_elsewhere_while_it_is_embedded(open_store: OpenStore,
     other.add([Passage("same", id="a"), Passage("new", id="b")])  # "a" is unchanged when looked at first
     assert {key: passage.text for key, passage in contents(one).items()} == {"a": "same", "b": "new"}
     assert_whole(other)
+
+
+FORKING = """
+import os, sys, threading
+sys.path[:0] = {paths!r}
+from memory_helpers import *
+
+def in_child(call):
+    process = os.fork()
+    if not process:
+        threading.Timer(20, os._exit, [3]).start()  # where it hangs
+        try:
+            call()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return process
+
+def wait(process):
+    assert os.waitpid(process, 0)[1] == 0
+
+store = MemoryStore({folder!r}, embedder=FakeEmbedder(), graph=FakeGraph(), engine="hnswlib")
+store.add([Passage(f"passage {{i}}", id=f"p{{i}}") for i in range(60)])
+query = FakeEmbedder().embed_query("passage 7")
+
+def look(count):
+    with store.reading():
+        assert len(store.vectors.search(query, count)[0]) == count
+
+look(60)
+# The parent's thread takes no queued work in the child.
+wait(in_child(lambda: (store.add([Passage("first", id="c1")]), look(61))))
+look(61)
+# What was queued before the fork is searched without the graph.
+held = threading.Event()
+store.vectors._graph._graph._worker.submit(held.wait)
+store.add([Passage("second", id="c2")])
+process = in_child(lambda: (store.add([Passage("third", id="c3")]), look(63)))
+held.set()
+wait(process)
+# The parent closes first, and takes the write-ahead log with it.
+closed, told = os.pipe()
+process = in_child(lambda: (os.read(closed, 1), store.add([Passage("fourth", id="c4")])))
+store.close()
+os.write(told, b".")
+wait(process)
+store = MemoryStore({folder!r}, embedder=FakeEmbedder(), graph=FakeGraph())
+assert len(store) == 64 and store.check().ok
+store.close()
+print("forked")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_goes_on(tmp_path: Path) -> None:
+    paths = [str(HERE), *[path for path in sys.path if path]]
+    code = FORKING.format(paths=paths, folder=str(tmp_path / "m"))
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "forked\n", done.stderr

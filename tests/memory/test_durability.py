@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -245,8 +246,12 @@ for call in (lambda: store.add([Passage("x")]), lambda: store.delete(["p1"]), st
         assert "can only be read" in str(error), error
     else:
         raise AssertionError("written")
+print("read", flush=True)
+sys.stdin.readline()  # Meanwhile somebody writes who may.
+with store.reading():
+    assert sorted(passage.id for passage in store.passages(store.matching(None))) == ["p1", "p2"]
+    assert store.check().ok
 store.close()
-print("read")
 """
 
 
@@ -263,11 +268,20 @@ def test_a_read_only_folder_can_be_searched(open_store: OpenStore) -> None:
         before = sorted((str(path), path.stat().st_size) for path in folder.rglob("*"))
         paths = [str(HERE), *[path for path in sys.path if path]]
         code = READ_ONLY.format(paths=paths, folder=str(folder), warm=str(Path(parent) / "warm"))
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-        assert done.stdout == "read\n", done.stderr
-        assert sorted((str(path), path.stat().st_size) for path in folder.rglob("*")) == before
-        for path in [folder, *folder.rglob("*")]:
-            path.chmod(0o755)
+        pipe = subprocess.PIPE
+        with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "read\n", child.communicate()
+            assert sorted((str(path), path.stat().st_size) for path in folder.rglob("*")) == before
+            for path in [folder, *folder.rglob("*")]:
+                path.chmod(0o755)
+            store = open_store(folder)
+            store.delete([f"p{i}" for i in range(60) if i not in (1, 2)])
+            store.add([Passage("Other words", title="T1", id="p1")])
+            store.compact()
+            store.close()
+            _, errors = child.communicate("go on\n", timeout=60)
+            assert child.returncode == 0, errors
 
 
 def test_opening_read_only_by_choice(open_store: OpenStore, tmp_path: Path) -> None:
@@ -278,3 +292,39 @@ def test_opening_read_only_by_choice(open_store: OpenStore, tmp_path: Path) -> N
     with pytest.raises(MemoryFormatError, match="holds no memory"):
         open_store(tmp_path / "n", read_only=True)
     assert not (tmp_path / "n").exists()
+
+
+def test_the_folder_stays_the_same_when_the_process_goes_elsewhere(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    filled(open_store, Path("m"), 5)
+    monkeypatch.chdir(tmp_path / "here")
+    store = open_store(Path("m"))
+    store.add([Passage("One passage", id="here")])
+    monkeypatch.chdir(tmp_path / "there")
+    with store.reading():  # takes up the connection there is
+        found: list[set[str]] = []
+        thread = threading.Thread(target=lambda: found.append(set(contents(store))))
+        thread.start()
+        thread.join()
+    assert found == [{"here"}]
+    store.close()
+    assert (tmp_path / "here" / "m" / "caches" / "lexical.json").exists()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_memory_that_is_removed_while_open_takes_no_more(open_store: OpenStore, tmp_path: Path, again: bool) -> None:
+    store = open_store(tmp_path / "m")
+    store.add([Passage("One", id="1")])
+    (tmp_path / "m").rename(tmp_path / "gone")
+    if again:
+        filled(open_store, tmp_path / "m", 3)
+    for call in (lambda: store.add([Passage("Two", id="2")]), lambda: store.delete(["1"]), lambda: contents(store)):
+        with pytest.raises(FileNotFoundError, match="removed or replaced while it was open"):
+            call()
+    store.close()
+    if again:
+        assert set(contents(open_store(tmp_path / "m"))) == {"p0", "p1", "p2"}

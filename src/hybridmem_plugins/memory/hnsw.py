@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from hybridmem_plugins.errors import require
 from hybridmem_plugins.memory.rows import Rows
+from hybridmem_plugins.memory.workers import Workers
 
 Vectors = NDArray[np.float32]
 
@@ -56,19 +58,22 @@ class HnswGraph:
         self._links = links
         self._ef_construction = ef_construction
         self._index: Any = None
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="hybridmem-hnsw")
+        self._worker = Workers(1, "hybridmem-hnsw")
         self._last: Future[None] | None = None
         self._error: Exception | None = None
+        self._process = os.getpid()
         self.live = 0
         self.dead = 0  # tombstones: still walked through, never returned
 
     def add(self, rows: Rows, vectors: Vectors) -> None:
         """Queue unit vectors under labels that were never used before."""
+        self._notice_fork()
         self.live += len(rows)
         self._last = self._worker.submit(self._guarded, self._add, rows, vectors)
 
     def remove(self, rows: Rows) -> None:
         """Queue the removal of labels that are in the graph."""
+        self._notice_fork()
         self.live -= len(rows)
         self.dead += len(rows)
         self._last = self._worker.submit(self._guarded, self._remove, rows)
@@ -81,8 +86,10 @@ class HnswGraph:
         """Block until every queued change has been made.
 
         Raises:
-            RuntimeError: hnswlib refused a change (out of memory, for example); the graph must be thrown away.
+            RuntimeError: hnswlib refused a change (out of memory, for example), or the process forked during one; the
+                graph must be thrown away.
         """
+        self._notice_fork()
         last = self._last
         if last is not None:
             last.result()
@@ -118,6 +125,13 @@ class HnswGraph:
         self._index = index
         self.live = live
         self.dead = index.element_count - live
+
+    def _notice_fork(self) -> None:
+        """Give up what was queued when the process forked: no thread of this one will make the change."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            if not self.idle():
+                self._error, self._last = RuntimeError("the process forked while hnswlib was at work"), None
 
     def _guarded(self, change: Callable[..., None], *arguments: Any) -> None:
         if self._error is None:

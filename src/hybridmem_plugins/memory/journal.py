@@ -17,6 +17,9 @@ from hybridmem_plugins.memory.snapshot import Errors, Snapshot, Transaction
 FILE_NAME = "journal.sqlite"
 CACHE_FOLDER = "caches"
 
+# Connections of a process that forked, kept since closing them here could take the log from those who use it.
+_inherited: list[sqlite3.Connection] = []
+
 
 class Journal:
     """Passages, their vectors and extractions, and which of them changed when.
@@ -34,19 +37,22 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, *, read_only: bool | None = None, write_timeout: float = 30.0) -> None:
-        self.folder = path
-        self.file = None if path is None else path / FILE_NAME
+        # Whole, since connections are opened later, too, when the process may work in another folder.
+        self.folder = None if path is None else Path(os.path.abspath(path))
+        self.file = None if self.folder is None else self.folder / FILE_NAME
         self._timeout = write_timeout
         self._errors = Errors(self.file)
         self._guard = threading.RLock()
         self._idle: list[sqlite3.Connection] = []
         self._all: list[sqlite3.Connection] = []
-        self._immutable = False
+        self._process = os.getpid()
+        self._sealed = False
         self.read_only = self._prepare_folder(read_only)
         try:
             with self._errors.translated():
                 self._writer = self._connect()
                 self._prepare_tables()
+            self._inode = None if self.file is None else self.file.stat().st_ino
         except BaseException:
             self.close()
             raise
@@ -59,6 +65,7 @@ class Journal:
         if self.file is None:  # one connection for all; the store keeps readers out while it writes
             yield Snapshot(self._writer, self._errors, self._guard)
             return
+        self._check_file()
         with self._guard:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
@@ -72,7 +79,11 @@ class Journal:
             if connection.in_transaction:
                 connection.rollback()
             with self._guard:
-                self._idle.append(connection)
+                if self._sealed:
+                    self._all.remove(connection)
+                    connection.close()
+                else:
+                    self._idle.append(connection)
 
     # --- writing -----------------------------------------------------------------------------------------------
 
@@ -91,6 +102,7 @@ class Journal:
         if self.read_only:
             msg = f"the memory in {self.folder} can only be read: its folder or journal is write-protected"
             raise PermissionError(errno.EACCES, msg)
+        self._check_file()
         seconds = self._timeout if timeout is None else timeout
         with self._errors.translated():
             self._writer.execute(f"PRAGMA busy_timeout = {max(0, int(seconds * 1000))}")
@@ -155,17 +167,41 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             return False
         writable = os.access(folder, os.W_OK) and os.access(file, os.W_OK)
-        if not writable and not os.access(folder, os.W_OK):
-            # SQLite needs to make a file beside the journal even for reading, unless told that nobody writes.
-            log = file.with_name(file.name + "-wal")
-            self._immutable = not (log.exists() and log.stat().st_size)
+        self._sealed = not writable and not os.access(folder, os.W_OK)
         return not writable if read_only is None else read_only
+
+    def _check_file(self) -> None:
+        """See that this process may go on with its connections, and that their file is still the memory's."""
+        if self.file is None:
+            return
+        if self._process != os.getpid():
+            # SQLite's locks stay with the process that forked: others would delete the log that is written to here.
+            _inherited.extend(self._all)
+            self._process, self._all, self._idle = os.getpid(), [], []
+            with self._errors.translated():
+                self._writer = self._connect()
+        try:
+            there = self.file.stat().st_ino == self._inode
+        except FileNotFoundError:
+            there = False
+        if not there:
+            msg = "the memory was removed or replaced while it was open; open it again"
+            raise FileNotFoundError(errno.ENOENT, msg, str(self.file))
+
+    def _unwatched(self) -> str:
+        """Return how to read in a folder where SQLite cannot make the file beside the journal that it needs.
+
+        Where nobody is writing it is told that nobody will; so each connection serves for one snapshot.
+        """
+        assert self.file is not None
+        log = self.file.with_name(self.file.name + "-wal")
+        return "&immutable=1" if self._sealed and not (log.exists() and log.stat().st_size) else ""
 
     def _connect(self) -> sqlite3.Connection:
         if self.file is None:
             target, uri = ":memory:", False
         elif self.read_only:
-            target, uri = f"{self.file.absolute().as_uri()}?mode=ro{'&immutable=1' if self._immutable else ''}", True
+            target, uri = f"{self.file.as_uri()}?mode=ro{self._unwatched()}", True
         else:
             target, uri = str(self.file), False
         connection = sqlite3.connect(
