@@ -158,6 +158,17 @@ def test_a_second_run_asks_nothing_again(folder: Path, tmp_path: Path) -> None:
     assert third.asked >= 1
 
 
+def test_a_record_after_half_a_line_is_kept(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "out", Fixed())
+    file = tmp_path / "out" / "replies.jsonl"
+    for torn in (b'{"key": "a"', '"é'.encode()[:-1]):
+        file.write_bytes(file.read_bytes().rsplit(b"\n", 2)[0] + b"\n" + torn)
+        again, last = Fixed(), Fixed()
+        run(folder, tmp_path / "out", again)
+        run(folder, tmp_path / "out", last)
+        assert (again.asked, last.asked) == (1, 0)
+
+
 def test_the_report_says_what_was_measured(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     done = run(folder, tmp_path / "out")

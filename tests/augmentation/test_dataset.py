@@ -1,13 +1,18 @@
 """Rows: labels, mix, splits, exports, errors."""
 
+import copy
 import json
+import pickle
 from collections import Counter
+from datetime import date
 
+import numpy as np
 import pytest
 
 from hybridmem_plugins import Passage
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter
+from hybridmem_plugins.augmentation.examples import read_rows
 from hybridmem_plugins.augmentation.labels import check_row
 from hybridmem_plugins.augmentation.questions import cloze_examples, llm_examples
 from hybridmem_plugins.augmentation.templates import ABSTENTION
@@ -321,3 +326,51 @@ def test_chunks_without_titles_are_split_by_the_examples_documents():
     assert {split for _, split in splits} == {"train", "validation"}
     # Only the gold would have a title, which would give it away.
     assert all(passage["title"] is None for row in rows for passage in row["passages"] if passage["role"] == "gold")
+
+
+def test_metadata_of_any_type_becomes_plain_json():
+    given = {"date": date(2020, 1, 2), "page": np.int64(3), "score": float("nan"), "tags": {"b", "a"}, "nested": (1,)}
+    chunks = [Passage(chunk.text, chunk.title, chunk.id, given) for chunk in CHUNKS]
+    rates = {"wrong_metadata": 0.5, "missing_metadata": 0.5, "random_irrelevant": 1.0}
+    rows = list(build(NoisyContextAugmenter(rates=rates, severity=1.0), EXAMPLES, chunks))
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+    plain = {"date": "2020-01-02", "page": 3, "score": None, "tags": ["a", "b"], "nested": [1]}
+    assert rows[0]["clean"][0]["metadata"] == plain
+    assert given["page"] is chunks[0].metadata["page"]
+
+
+def test_halves_of_surrogate_pairs_are_named_before_anything_is_written():
+    with pytest.raises(ValueError, match=r"Chunk number 1: .*surrogate"):
+        build(chunks=[CHUNKS[0], Passage("broken \ud83d", id="x")])
+    for change in ({"question": "Who \ud83d?"}, {"context": f"{EXAMPLES[0]['context']} \udcff"}):
+        with pytest.raises(ValueError, match=r"Row 'q0': .*surrogate"):
+            build(examples=[{**EXAMPLES[0], **change}])
+        assert not list(build(examples=[{**EXAMPLES[0], **change}], on_bad_row="skip"))
+
+
+def test_an_iterator_of_examples_gives_its_rows_once_and_says_so():
+    dataset = build(examples=iter(EXAMPLES[:3]))
+    assert len(list(dataset)) == 3
+    with pytest.raises(ValueError, match="give a list"):
+        list(dataset)
+
+
+def test_a_data_set_is_pickled_for_other_processes():
+    dataset = build()
+    rows = list(dataset)
+    assert list(pickle.loads(pickle.dumps(dataset))) == rows  # noqa: S301
+    assert list(copy.deepcopy(dataset)) == rows
+
+
+@pytest.mark.parametrize("written", ["\ufeff{}\n{}", "\ufeff[{}, {}]", "\n  [{}, {}]", "{}\r\n\r\n{}\r\n"])
+def test_files_of_rows_may_begin_with_a_mark_or_space(written, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(written.format('{"id": "é"}', '{"id": "b"}').encode())
+    assert list(read_rows(file)) == [{"id": "é"}, {"id": "b"}]
+
+
+def test_a_file_in_another_encoding_is_named_with_the_line(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes('{"id": "a"}\n{"id": "é"}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2: not JSON in UTF-8"):
+        list(read_rows(file))

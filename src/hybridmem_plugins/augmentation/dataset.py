@@ -62,6 +62,7 @@ class NoisyDataset:
         self._licences = dict(licences)
         self._chunks_sha256, self._examples_sha256 = hash_all(passages), ""
         self._checked: list[Example | str] | None = None
+        self._read_once = False
         # A `datasets.Dataset` is a list too, but no `Sequence`.
         if hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__"):
             self._checked = list(self._read(self._examples))
@@ -84,7 +85,15 @@ class NoisyDataset:
 
         Yields:
             How many examples are done, and the rows of the last one (none where it was left out).
+
+        Raises:
+            ValueError: The examples were an iterator, and this is the second pass.
         """
+        if self._checked is None and isinstance(self._examples, Iterator):
+            if self._read_once:
+                msg = "The examples were an iterator, which is read: give a list, or what can be iterated again."
+                raise ValueError(msg)
+            self._read_once = True
         read = self._read(self._examples, start) if self._checked is None else self._checked[start:]
         for number, example in enumerate(read, start + 1):
             if isinstance(example, str):

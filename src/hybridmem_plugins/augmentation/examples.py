@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -115,6 +115,31 @@ def plain_json(value: Any) -> Any:
     return str(value)
 
 
+def plain_passage(passage: Passage) -> Passage:
+    """Return a passage as rows may hold it: with metadata of plain JSON; itself where it is so already.
+
+    Raises:
+        ValueError: Something in it has half of a surrogate pair, which no file can hold.
+    """
+    metadata = plain_json(passage.metadata)
+    check_encodable([passage.text, passage.title, passage.id, metadata])
+    return passage if metadata == passage.metadata else replace(passage, metadata=metadata)
+
+
+def check_encodable(value: Any) -> None:
+    """Check that plain JSON can be written in UTF-8.
+
+    Raises:
+        ValueError: It has half of a surrogate pair.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        near = error.object[max(0, error.start - 20) : error.end + 20].encode("utf-8", "replace").decode()
+        msg = f"it holds half of a surrogate pair, which no UTF-8 file can hold, at “{near}”"
+        raise ValueError(msg) from error
+
+
 def first_of(fields: Mapping[str, Any], *names: str) -> Any:
     """Give the first of these fields that is there and not None."""
     return next((fields[name] for name in names if fields.get(name) is not None), None)
@@ -152,6 +177,11 @@ def read_example(
         msg = f"Row {row!r} has no question: give a non-empty 'question'."
         raise ValueError(msg)
     answers = _answers(fields, row)
+    try:
+        check_encodable([row, question, answers, str(fields.get("completion"))])
+    except ValueError as error:
+        msg = f"Row {row!r}: {error}."
+        raise ValueError(msg) from error
     gold = _gold(item, fields, row, find, title_key)
     located = [_locate(answer, gold) for answer in answers]
     found = [(whole, spans) for whole, spans in located if spans]
@@ -217,7 +247,11 @@ def _gold(
         if isinstance(one, str):
             title = fields.get("title") or None
             passage = find(one) or Passage(one, title if isinstance(title, str) else None, passage.id, {})
-        passages.append(passage)
+        try:
+            passages.append(plain_passage(passage))
+        except ValueError as error:
+            msg = f"Row {row!r}: its context number {position}: {error}."
+            raise ValueError(msg) from error
     return tuple(passages)
 
 
@@ -301,16 +335,16 @@ def check_chunks(chunks: Iterable[Any], title_key: str = "title") -> list[Passag
     """Read all chunks and check that there are two or more and that ids are unique.
 
     Raises:
-        ValueError: Too few chunks, or two different chunks under one id.
+        ValueError: Too few chunks, two different chunks under one id, or half of a surrogate pair.
         TypeError: A chunk has no text; the message names its position.
     """
     passages: dict[str, Passage] = {}
     for number, item in enumerate(chunks):
         try:
-            passage = as_passage(item, title_key=title_key)
-        except TypeError as error:
+            passage = plain_passage(as_passage(item, title_key=title_key))
+        except (TypeError, ValueError) as error:
             msg = f"Chunk number {number}: {error}"
-            raise TypeError(msg) from error
+            raise type(error)(msg) from error
         known = passages.setdefault(str(passage.id), passage)
         if known is not passage and known.text != passage.text:
             msg = f"Chunk number {number}: id {passage.id!r} is already that of another chunk; make ids unique."

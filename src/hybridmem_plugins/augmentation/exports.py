@@ -180,7 +180,7 @@ def _write_lines(run: _Run, resume: bool, progress: bool, limit: int | None) -> 
     with run.part.open("ab") as file, _Bar(run.dataset, start, progress) as bar:
         for examples, rows in run.dataset.batches(start, run.split):
             for row in rows:
-                file.write(json.dumps(run.line(row), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+                file.write(json.dumps(run.line(row), ensure_ascii=False).encode() + b"\n")
             bar.advance()
             stop = limit is not None and run.dataset.datasheet.rows >= limit
             if stop or examples % CHECKPOINT_EVERY == 0:

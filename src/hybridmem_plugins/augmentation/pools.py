@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, Protocol
 
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
 from hybridmem_plugins.augmentation.edits import random_for
-from hybridmem_plugins.augmentation.examples import Example, as_passage
+from hybridmem_plugins.augmentation.examples import Example, as_passage, plain_passage
 from hybridmem_plugins.augmentation.operators.chunks import SENTENCE
 from hybridmem_plugins.augmentation.templates import said_about
 from hybridmem_plugins.passage import Passage
@@ -93,9 +93,13 @@ def as_search(retriever: Any) -> Callable[[str], list[Passage]]:
     for name in ("invoke", "retrieve", "search", "__call__"):
         call = getattr(retriever, name, None)
         if callable(call):
-            return lambda question: [as_passage(found) for found in call(question)]
+            return partial(_searched, call)
     msg = f"{type(retriever).__name__} is no retriever: it has none of invoke, retrieve, search, and cannot be called."
     raise TypeError(msg)
+
+
+def _searched(call: Callable[[str], Iterable[Any]], question: str) -> list[Passage]:
+    return [plain_passage(as_passage(found)) for found in call(question)]
 
 
 class ChunkStore:
@@ -116,6 +120,15 @@ class ChunkStore:
         self.ranked = lru_cache(maxsize=10_000)(self._rank)
         self._search = as_search(retriever) if retriever is not None else None
         self._index: WordIndex | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give all but what is remembered of questions, for pickles and copies."""
+        return {name: value for name, value in self.__dict__.items() if name != "ranked"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what `__getstate__` gave."""
+        self.__dict__.update(state)
+        self.ranked = lru_cache(maxsize=10_000)(self._rank)
 
     @property
     def has_retriever(self) -> bool:

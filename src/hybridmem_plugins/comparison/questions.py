@@ -115,7 +115,7 @@ def _question(record: dict[str, Any], gold: dict[str, list[str]]) -> Question:
 
 def _records(file: Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
     records = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:

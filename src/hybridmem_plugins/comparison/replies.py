@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,13 @@ class KeptReplies:
         self.alone: dict[str, bool] = {}
         self._known: dict[str, Reply] = {}
         if file.is_file():
-            for line in file.read_text(encoding="utf-8").split("\n"):
-                if line.endswith("}"):  # An interrupted run may have left half a line.
+            kept = file.read_bytes()
+            for line in kept.split(b"\n"):
+                with suppress(ValueError):  # An interrupted run may have left half a line, even half a character.
                     self._remember(json.loads(line))
+            if kept and not kept.endswith(b"\n"):
+                with file.open("ab") as appended:  # or the next record would join it
+                    appended.write(b"\n")
 
     def _remember(self, record: dict[str, object]) -> None:
         key = str(record["key"])

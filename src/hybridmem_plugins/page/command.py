@@ -59,7 +59,7 @@ def serve(
         typer.echo(f"Open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl+C stops)")
         from hybridmem_plugins.page.app import run
 
-        run(desk, f"{len(memory):,} passages · {where}", samples, host, port, None if exposed else LOOPBACK)
+        run(desk, f"{len(memory):,} passages · {where}", samples, host, port, None if exposed else {*LOOPBACK, host})
 
 
 def is_loopback(host: str) -> bool:
