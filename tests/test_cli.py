@@ -63,6 +63,9 @@ class FakeMemory:
         self.passages.update({p.id or "": p for p in passages})
         return [p.id or "" for p in passages]
 
+    def get(self, ids: list[str]) -> list[Passage]:
+        return [self.passages[identifier] for identifier in ids if identifier in self.passages]
+
     def delete(self, ids: list[str]) -> list[str]:
         return [identifier for identifier in ids if self.passages.pop(identifier, None)]
 
@@ -163,6 +166,29 @@ def test_index_of_a_shrunken_document_forgets_its_old_end(fake: type[FakeMemory]
         assert f"now holds {count + 2}." in runner.invoke(cli.app, arguments).output
 
 
+def test_index_forgets_no_record_whose_id_is_like_a_documents(fake: type[FakeMemory], tmp_path: Path) -> None:
+    records = [{"id": "a.md#1", "text": "one"}, {"id": "a.md#2", "text": "two", "metadata": {"source": "a.md"}}]
+    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    (tmp_path / "a.md").write_text("Text.", encoding="utf-8")
+    for name in ("b.jsonl", "a.md"):
+        result = runner.invoke(cli.app, ["index", str(tmp_path / name), "--memory", str(tmp_path / "memory")])
+    assert "now holds 3." in result.output
+
+
+def test_index_forgets_an_old_end_at_once_or_not(
+    fake: type[FakeMemory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["index", str(tmp_path / "a.md"), "--memory", str(tmp_path / "memory")]
+    (tmp_path / "a.md").write_text("".join(f"# {n}\n\nText {n}.\n\n" for n in range(100)), encoding="utf-8")
+    runner.invoke(cli.app, arguments)
+    (tmp_path / "a.md").write_text("Text.", encoding="utf-8")
+    deleted: list[int] = []
+    delete = fake.delete
+    monkeypatch.setattr(fake, "delete", lambda self, ids: deleted.append(len(ids)) or delete(self, ids))
+    assert "now holds 1." in runner.invoke(cli.app, arguments).output
+    assert deleted == [99]
+
+
 def test_index_of_an_emptied_file_forgets_it(fake: type[FakeMemory], documents: Path, tmp_path: Path) -> None:
     arguments = ["index", str(documents), "--memory", str(tmp_path / "memory")]
     assert "now holds 2." in runner.invoke(cli.app, arguments).output
@@ -181,6 +207,9 @@ def test_index_of_names_that_read_the_same_keeps_all(fake: type[FakeMemory], tmp
     (tmp_path / os.fsdecode(b"a\xff.md")).write_text("Other text.")
     for _ in range(2):
         result = runner.invoke(cli.app, ["index", str(tmp_path), "--memory", str(tmp_path / "memory")])
+        assert "now holds 7." in result.output
+    for path in tmp_path.glob("*.md"):  # one by one they are the same
+        result = runner.invoke(cli.app, ["index", str(path), "--memory", str(tmp_path / "memory")])
         assert "now holds 7." in result.output
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,12 @@ def test_export_to_standard_output(folder: Path) -> None:
     lines = [json.loads(line) for line in run("export", folder, "--vectors").split("\n") if line]
     assert [line["id"] for line in lines] == ["a", "b", "c/../d"]
     assert len(lines[0]["vector"]) == 256
+
+
+def test_export_to_a_terminal_without_unicode_loses_no_letter(folder: Path) -> None:
+    command = [sys.executable, "-m", "hybridmem_plugins.cli", "export", str(folder)]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, timeout=60)
+    assert json.loads(done.stdout.splitlines()[-1])["text"] == PASSAGES[-1].text, done.stderr
 
 
 def test_export_writes_through_links_and_into_pipes(folder: Path, tmp_path: Path) -> None:

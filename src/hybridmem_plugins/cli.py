@@ -234,15 +234,23 @@ def _store(
 
 
 def _forget_rest(memory: HybridMemory, lengths: dict[str, int]) -> int:
-    """Delete what earlier, longer versions of documents left, passages with numbers beyond the last, and count them."""
-    forgotten = 0
+    """Delete what earlier, longer versions of documents left, passages with numbers beyond the last, and count them.
+
+    All at once: a later run would not find what stands behind a gap.
+    """
+    outdated: list[str] = []
     while lengths:
         ids = {f"{source}#{length + step}": source for source, length in lengths.items() for step in range(LOOK_AHEAD)}
-        gone = memory.delete(list(ids))
-        forgotten += len(gone)
-        longer = {ids[identifier] for identifier in gone}
+        parts = [passage for passage in memory.get(list(ids)) if _is_part(passage, ids[str(passage.id)])]
+        outdated += [str(passage.id) for passage in parts]
+        longer = {ids[str(passage.id)] for passage in parts}
         lengths = {source: length + LOOK_AHEAD for source, length in lengths.items() if source in longer}
-    return forgotten
+    return len(memory.delete(outdated))
+
+
+def _is_part(passage: Passage, source: str) -> bool:
+    """Say whether a passage was split from a document, as its id says; a record of JSON lines may have any id."""
+    return passage.metadata.get("source") == source and "document" in passage.metadata
 
 
 @app.command()

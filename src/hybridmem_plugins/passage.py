@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+DEEPEST_METADATA = 32
+"""Levels that metadata may be nested."""
+
 
 @dataclass(frozen=True, slots=True)
 class Passage:

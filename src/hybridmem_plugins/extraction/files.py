@@ -173,10 +173,17 @@ def _source(path: Path, root: Path, base: Path | None, taken: set[str]) -> str:
     else:
         near = path.relative_to(root).as_posix() if path != root else path.name
         names = [near, f"{root.name}/{near}", whole.as_posix()]
-    readable = [os.fsencode(name).decode("utf-8", "replace") for name in names]
-    # Names that differ only in bytes that are not UTF-8 read the same; one's passages must not replace the other's.
-    told_apart = f"{readable[-1]}~{hashlib.sha256(os.fsencode(names[-1])).hexdigest()[:8]}"
-    return next((name for name in readable if name not in taken), told_apart)
+    readable = [_readable(name) for name in names]
+    return next((name for name in readable if name not in taken), readable[-1])
+
+
+def _readable(name: str) -> str:
+    """Return a path as a text; a mark tells apart those that read the same, in this run or another."""
+    data = os.fsencode(name)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"{data.decode('utf-8', 'replace')}~{hashlib.sha256(data).hexdigest()[:8]}"
 
 
 def _read_file(path: Path, source: str, options: _Options) -> Iterator[Passage]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hybridmem_plugins.passage import Passage
+from hybridmem_plugins.passage import DEEPEST_METADATA, Passage
 
 __all__ = ["jsonl_passages"]
 
@@ -75,8 +75,17 @@ def _passage(line: bytes, source: str, number: int) -> Passage:
         id=_identifier(record) or f"{source}#{number}",
         metadata=_metadata(record, source),
     )
-    json.dumps([text, title, passage.id, passage.metadata], ensure_ascii=False).encode()
+    if _deeper(passage.metadata, DEEPEST_METADATA):
+        msg = f"nested deeper than {DEEPEST_METADATA} levels"
+        raise ValueError(msg)
+    # 1e999 is read as infinity, which no JSON can hold.
+    json.dumps([text, title, passage.id, passage.metadata], ensure_ascii=False, allow_nan=False).encode()
     return passage
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper(item, levels - 1) for item in inner)
 
 
 def _identifier(record: dict[str, Any]) -> str | None:

@@ -122,8 +122,9 @@ def write_lines(lines: Iterator[Mapping[str, Any]], file: str | Path | IO[str]) 
     """
     if not isinstance(file, str | Path):
         count = 0
+        ascii_only = "utf" not in (getattr(file, "encoding", None) or "utf-8").lower()
         for line in lines:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json.dumps(line, ensure_ascii=ascii_only) + "\n")
             count += 1
         return count
     target = Path(os.path.realpath(file))

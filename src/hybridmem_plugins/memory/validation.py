@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridmem_plugins.memory.filters import Condition, Expression, Filter, parse_filter
-from hybridmem_plugins.passage import Passage
-
-DEEPEST_METADATA = 32
+from hybridmem_plugins.passage import DEEPEST_METADATA, Passage
 
 
 @dataclass(frozen=True, slots=True)
