@@ -103,7 +103,9 @@ def compact(folder: Folder) -> None:
     with _opened(folder) as store:
         clean = store.compact()
     if not clean:
-        typer.echo("Another process is reading, so traces are left; compact again when it has finished.", err=True)
+        typer.echo(
+            "Traces are left: another process is at work here, or the disk is full. Compact again later.", err=True
+        )
         raise typer.Exit(1)
     typer.echo(f"{folder} is compact.")
 

@@ -157,7 +157,7 @@ class HybridMemory:
         return self._store.delete_where(filter)
 
     def compact(self) -> bool:
-        """Remove every trace of deleted passages from the files; False while another process reads them."""
+        """Remove every trace of deleted passages from the files; False while that cannot be done."""
         return self._store.compact()
 
     def close(self) -> None:
@@ -326,13 +326,26 @@ class HybridMemory:
 
     # --- async twins ---------------------------------------------------------------------------------------------
 
-    async def aadd(self, passages: Sequence[Passage], vectors: ArrayLike | None = None) -> list[str]:
+    async def aadd(
+        self,
+        passages: Sequence[Passage],
+        vectors: ArrayLike | None = None,
+        extractions: Sequence[Extraction] | None = None,
+    ) -> list[str]:
         """Do as `add`, without blocking the event loop."""
-        return await self._run(partial(self.add, passages, vectors))
+        return await self._run(partial(self.add, passages, vectors, extractions))
 
     async def adelete(self, ids: Sequence[str]) -> list[str]:
         """Do as `delete`, without blocking the event loop."""
         return await self._run(partial(self.delete, ids))
+
+    async def adelete_where(self, filter: Filter) -> list[str]:  # noqa: A002
+        """Do as `delete_where`, without blocking the event loop."""
+        return await self._run(partial(self.delete_where, filter))
+
+    async def acompact(self) -> bool:
+        """Do as `compact`, without blocking the event loop."""
+        return await self._run(self.compact)
 
     async def asearch(
         self,
@@ -357,6 +370,10 @@ class HybridMemory:
     async def afacts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
         """Do as `facts`, without blocking the event loop."""
         return await self._run(partial(self.facts, question, k, filter))
+
+    async def aget(self, ids: Sequence[str]) -> list[Passage]:
+        """Do as `get`, without blocking the event loop."""
+        return await self._run(partial(self.get, ids))
 
     async def aclose(self) -> None:
         """Do as `close`, without blocking the event loop."""

@@ -11,6 +11,7 @@ import pytest
 from memory_helpers import FakeEmbedder, OpenStore
 from test_store import assert_whole, contents
 
+from hybridmem_plugins import HybridMemory
 from hybridmem_plugins.errors import MemoryLockedError
 from hybridmem_plugins.memory.store import MemoryStore
 from hybridmem_plugins.passage import Passage
@@ -187,6 +188,16 @@ def test_changes_of_another_process_are_seen_and_kept(open_store: OpenStore, tmp
     other.add([Passage("after closing", id="e")])
     other.close()
     assert set(contents(open_store(tmp_path / "m"))) == {"a", "c", "d", "e"}
+
+
+def test_number_and_graph_are_those_of_all_processes(tmp_path: Path) -> None:
+    with HybridMemory(path=tmp_path / "m") as memory, HybridMemory(path=tmp_path / "m") as other:
+        other.add([Passage("One king", title="Lothair", id="1")])
+        assert len(memory.graph) > 0
+        assert len(memory) == 1
+        other.delete(["1"])
+        assert len(memory.graph) == 0
+        assert len(memory) == 0
 
 
 def test_a_second_writer_waits_and_then_is_told(open_store: OpenStore, tmp_path: Path) -> None:

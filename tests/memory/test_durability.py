@@ -103,6 +103,23 @@ def test_old_caches_are_caught_up_without_a_word(
 # --- the journal ---------------------------------------------------------------------------------------------------
 
 
+def test_caches_of_a_state_that_was_taken_back_are_never_used(open_store: OpenStore, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    filled(open_store, folder, 5)
+    backup = (folder / "journal.sqlite").read_bytes()
+    store = open_store(folder)
+    store.add([Passage("Text that is taken back", id="a")])
+    store.close()
+    (folder / "journal.sqlite").write_bytes(backup)
+    store = open_store(folder)
+    store.add([Passage("Other words altogether", id="b")])
+    shutil.copytree(folder, tmp_path / "killed")  # as if the process had ended here, its caches unsaved
+    again = open_store(tmp_path / "killed")
+    assert_whole(again)
+    with again.reading():
+        assert len(again.lexical.rows_with_phrase(["altogether"])) == 1
+
+
 def test_a_damaged_journal_is_named_and_the_rest_can_be_read(open_store: OpenStore, tmp_path: Path) -> None:
     folder = tmp_path / "m"
     expected = filled(open_store, folder, 400)

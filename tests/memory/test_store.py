@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import io
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ from memory_helpers import FakeEmbedder, FakeGraph, OpenStore
 from hybridmem_plugins import HybridMemory
 from hybridmem_plugins.errors import EmbedderMismatchError
 from hybridmem_plugins.extraction.tokens import words
+from hybridmem_plugins.memory.lexical import LexicalIndex
 from hybridmem_plugins.memory.store import MemoryStore
 from hybridmem_plugins.passage import Passage
 
@@ -331,6 +333,35 @@ def test_forgotten_text_is_gone_from_every_byte(open_store: OpenStore, tmp_path:
     assert_whole(open_store(folder))
 
 
+def test_forgotten_text_does_not_come_back_from_another_process(open_store: OpenStore, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    store, other = open_store(folder), open_store(folder)
+    store.add([Passage("the Zanzibarian secret", title="Zanzibarian", id="z"), Passage("Plain text", id="p")])
+    contents(other)
+    store.delete(["z"])
+    contents(other)  # knows that it is gone, and has its words
+    assert store.compact()
+    other.add([Passage(f"more {i}", id=f"q{i}") for i in range(5)])
+    other.close()
+    assert all(b"anzibarian" not in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def test_compacting_says_where_the_indexes_could_not_be_written(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path / "m")
+    store.add([Passage("secret", id="s")])
+    store.delete(["s"])
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LexicalIndex, "save", full)
+    assert not store.compact()
+    monkeypatch.undo()
+    assert store.compact()
+
+
 def test_export(open_store: OpenStore, tmp_path: Path) -> None:
     store = open_store(tmp_path / "m")
     passages = [
@@ -366,3 +397,18 @@ def test_given_vectors_that_no_question_would_fit_are_refused() -> None:
             memory.add([Passage("hello world", id="1")], vectors=[[1.0, 0.0, 0.0]])
         memory.add([Passage("hello again", id="2")])
         assert [hit.passage.id for hit in memory.search("hello")] == ["2"]
+
+
+async def test_every_call_of_a_memory_has_an_async_twin() -> None:
+    calls = [name for name in vars(HybridMemory) if inspect.isfunction(getattr(HybridMemory, name)) and name[0] != "_"]
+    for name in calls:
+        if f"a{name}" in calls:
+            twin = inspect.signature(getattr(HybridMemory, f"a{name}"))
+            assert twin == inspect.signature(getattr(HybridMemory, name)), name
+        else:
+            assert inspect.iscoroutinefunction(getattr(HybridMemory, name)), name
+    async with HybridMemory() as memory:
+        await memory.aadd([Passage("One", id="1", metadata={"x": 1}), Passage("Two", id="2")])
+        assert [passage.text for passage in await memory.aget(["2", "3"])] == ["Two"]
+        assert await memory.adelete_where({"x": 1}) == ["1"]
+        assert await memory.acompact()

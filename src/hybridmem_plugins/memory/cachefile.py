@@ -7,6 +7,7 @@ import os
 import secrets
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,12 @@ def load_cache(folder: Path, name: str) -> tuple[dict[str, Any], Arrays, dict[st
         msg = f"{sidecar} is damaged: {error}"
         raise MemoryFormatError(msg) from error
     return content["header"], arrays, paths
+
+
+def discard_cache(folder: Path, name: str) -> None:
+    """Let a group be found no more, where the folder can be written."""
+    with suppress(OSError):
+        (folder / f"{name}.json").unlink()
 
 
 def remove_leftovers(folder: Path, name: str) -> None:

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 BATCH = 4096
 
+_FILES = {"vector index": "vectors", "word index": "lexical", "metadata index": "metadata", "graph": "graph"}
+
 
 class _Tier(Protocol):
     """What all tiers have that are made from the texts."""
@@ -128,6 +130,7 @@ class Caches:
         self.row_of: dict[str, int] = {}
         self.version = -1
         self.fresh = 0  # rows that `open` had to take from the journal
+        self.strange: list[str] = []  # files that `open` found to be of another memory, or of a later state
 
     def add(self, rows: Sequence[int], batch: Batch, vectors: NDArray[np.float32]) -> None:
         """Take in new passages; the vector tier goes first since hnswlib works on in the background."""
@@ -194,6 +197,7 @@ class Caches:
         if self.version < 0:
             self.open(snapshot, None)
             return len(self.id_of)
+        compacted = int(snapshot.meta("changes_since") or 0) >= self.version
         changes = snapshot.changes(self.version)
         if changes is None:  # compacted in between; a row never changes what it holds, so comparing rows is enough
             live = set(snapshot.rows())
@@ -212,6 +216,8 @@ class Caches:
             records = list(snapshot.full_records(rows))
             self._add_records(records)
             self._name([(record.row, record.id) for record in records])
+        if compacted:  # what these indexes still hold of removed passages would come back with the next saving
+            self.compact()
         self.version = snapshot.version()
         return len(removed) + len(added)
 
@@ -303,6 +309,7 @@ class Caches:
             stamp: Any = index.load(folder)
             if stamp["memory"] == snapshot.meta("memory") and stamp["version"] <= snapshot.version():
                 return True
+            self.strange.append(_FILES[what])
         except (MemoryFormatError, KeyError, TypeError) as error:
             reason = str(error)
         if passages:

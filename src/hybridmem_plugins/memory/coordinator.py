@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridmem_plugins.errors import MemoryLockedError
+from hybridmem_plugins.memory.cachefile import discard_cache
 from hybridmem_plugins.memory.caches import Batch, Caches
 from hybridmem_plugins.memory.journal import CACHE_FOLDER, Journal
 from hybridmem_plugins.memory.lock import ReadWriteLock
@@ -58,6 +59,10 @@ class Coordinator:
         with self.journal.snapshot() as snapshot:
             self.caches.open(snapshot, self._cache_folder)
         self._unsaved = self.caches.fresh
+        folder = self._cache_folder
+        if folder is not None and not self.journal.read_only:
+            for name in self.caches.strange:  # they would seem to fit once other changes have led to their version
+                discard_cache(folder, name)
 
     def check_open(self) -> None:
         """Raise ValueError after `close`."""
@@ -122,7 +127,7 @@ class Coordinator:
                 self._level()
 
     def compact(self) -> bool:
-        """Drop every trace of what was deleted; return whether the write-ahead log could be emptied, too."""
+        """Drop every trace of what was deleted; return whether none is left in the files."""
         with self.writing() as transaction:
             transaction.forget_changes()
             self.commit(transaction, [])
@@ -131,8 +136,7 @@ class Coordinator:
             with self._exclusive():
                 clean = self.journal.checkpoint()
                 self.caches.compact()
-            self._save_caches()
-        return clean
+            return self._save_caches() and clean
 
     def close(self) -> None:
         """Write the caches where that is worth it and close the files."""
@@ -220,18 +224,20 @@ class Coordinator:
     def _cache_folder(self) -> Path | None:
         return None if self.journal.folder is None else self.journal.folder / CACHE_FOLDER
 
-    def _save_caches(self) -> None:
-        """Write the caches; the caller keeps other writers of this process out."""
+    def _save_caches(self) -> bool:
+        """Write the caches where there is a folder; the caller keeps other writers of this process out."""
         folder = self._cache_folder
         if folder is None or self.journal.read_only:
-            return
+            return True
         try:
             # The transaction writes nothing: it keeps other processes from saving at the same time.
             with self.journal.transaction(1.0) as transaction, self._lock.read():
                 folder.mkdir(exist_ok=True)
                 self.caches.save(folder, transaction.meta("memory"))
             self._unsaved = 0
+            return True
         except MemoryLockedError:
             logger.info("the caches of %s are not saved: another process is writing", self.journal.folder)
         except OSError as error:
             logger.warning("the caches of %s could not be saved (nothing is lost): %s", self.journal.folder, error)
+        return False

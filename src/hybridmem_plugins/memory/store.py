@@ -110,7 +110,8 @@ class MemoryStore:
 
     def networkx(self) -> Any:
         """Return the knowledge graph as a read-only `networkx.MultiDiGraph` that follows every later change."""
-        return self.graph.view
+        with self.reading():  # takes in what other processes have changed
+            return self.graph.view
 
     @property
     def metadata(self) -> MetadataIndex:
@@ -123,7 +124,8 @@ class MemoryStore:
         return self._caches.version
 
     def __len__(self) -> int:
-        return len(self._caches.id_of)
+        with self.reading():
+            return len(self._caches.id_of)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -328,7 +330,7 @@ class MemoryStore:
 
         Returns:
             Whether nothing is left; False where another process that is reading keeps the write-ahead log from being
-            emptied (compact again when it has finished).
+            emptied, or the indexes could not be written (compact again when it has finished).
         """
         return self._coordinator.compact()
 
