@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -50,6 +51,16 @@ def test_the_surest_reading_answers_and_names_its_passage() -> None:
     choice = settle([BREAD, BABBAGE], [], [NOTHING, reading("flour", 1.0), reading("London", 3.0)], WEIGHTS)
     assert (choice.text, choice.passage) == ("[2] London", 1)
     assert choice.confidence == pytest.approx(math.exp(3) / (1 + math.exp(1) + math.exp(3)))
+
+
+def test_a_reply_that_was_cut_says_so() -> None:
+    cut = replace(reading("London", 3.0), finish_reason="length")
+    settled = settle([BREAD, BABBAGE], [], [NOTHING, reading("flour", 1.0), cut], WEIGHTS)
+    assert settled.finish_reason == "length"
+    assert settle([BREAD, BABBAGE], [], [NOTHING, cut, reading("flour", 9.0)], WEIGHTS).finish_reason == "stop"
+    lead = find_leads("Where was its designer born?", [ENGINE, BABBAGE])
+    plain = [NOTHING, reading("x", -9.0), reading("x", -9.0)]
+    assert settle([ENGINE, BABBAGE], lead, [*plain, cut], WEIGHTS).finish_reason == "length"
 
 
 def test_passages_that_answer_alike_outweigh_a_surer_one() -> None:

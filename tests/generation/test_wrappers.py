@@ -66,6 +66,23 @@ async def test_llama_index_async_equals_sync(llm):
     assert text == expected
 
 
+def test_llama_index_reads_text_blocks_as_lines(llm):
+    from llama_index.core.llms import ChatMessage, TextBlock
+
+    from hybridmem_plugins.llama_index.llm import as_chat
+
+    message = ChatMessage(role="user", blocks=[TextBlock(text="Who wrote it?"), TextBlock(text="Be brief.")])
+    assert as_chat([message]) == [{"role": "user", "content": message.content}]
+
+
+def test_a_model_that_was_given_is_not_another_one_after_pickling(llm):
+    import pickle
+
+    assert (llm.to_dict()["model"], llm.to_dict()["adapter"]) == (llm.metadata.model_name, "base")
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(llm)
+
+
 def test_the_shipped_adapter_loads_and_answers(real_model):
     from hybridmem_plugins.generation import loading
 

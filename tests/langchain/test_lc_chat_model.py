@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import threading
 from typing import Any
 
 import pytest
@@ -81,3 +83,22 @@ def test_one_stop_string_is_one(model) -> None:
     whole = model.invoke("Name three colours.").content
     assert model.invoke("Name three colours.", stop=f"{whole[0]}#").content == whole
     assert whole[2:] not in model.invoke("Name three colours.", stop=whole[2:]).content
+
+
+async def test_a_cancelled_batch_stops_decoding(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[threading.Event] = []
+    loop, decoding = asyncio.get_running_loop(), asyncio.Event()
+
+    def generate(chats: Any, *, cancelled: threading.Event, **settings: Any) -> list[Any]:
+        seen.append(cancelled)
+        loop.call_soon_threadsafe(decoding.set)
+        assert cancelled.wait(10)
+        return []
+
+    monkeypatch.setattr(model.local_model, "generate", generate)
+    task = asyncio.create_task(model.abatch(["Hello", "Hi"]))
+    await decoding.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen[0].is_set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,15 @@ def test_a_storage_context_keeps_it(store: HnswVectorStore, tmp_path: Path) -> N
         HnswVectorStore.from_persist_path(str(tmp_path / "simple.json"))
     with pytest.raises(FileNotFoundError):
         HnswVectorStore.from_persist_dir(str(tmp_path / "nowhere"))
+
+
+def test_threads_that_write_one_file_do_not_disturb_each_other(store: HnswVectorStore, tmp_path: Path) -> None:
+    path = tmp_path / "store.json"
+    with ThreadPoolExecutor(4) as pool:
+        for written in [pool.submit(store.persist, str(path)) for _ in range(24)]:
+            written.result()
+    assert len(HnswVectorStore.from_persist_path(str(path))) == len(store)
+    assert [file.name for file in tmp_path.iterdir()] == ["store.json"]
 
 
 def test_nodes_without_text_are_left_out(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hybridmem_plugins.generation.stopping import safe_length
+
 Message = Mapping[str, Any]
 """`role` (system, user, assistant, tool), `content`, and for tools `tool_calls`, `tool_call_id`, `name`."""
 
@@ -102,7 +104,7 @@ def text_of(content: Any) -> str:
             msg = f"A message holds more than text, which this model cannot read: {str(part)[:80]}"
             raise ValueError(msg)
         texts.append(text)
-    return "\n".join(texts)
+    return "".join(texts)
 
 
 def _plain(message: Message) -> dict[str, Any]:
@@ -120,6 +122,7 @@ def _fold_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": head["content"]}, *rest]
 
 
+_OPENING = "<tool_call>"
 _MARKED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
 
 
@@ -141,6 +144,18 @@ def parse_tool_calls(text: str) -> ParsedReply:
         if not calls:
             reply.broken.append(block)
     return reply
+
+
+def words_before_calls(text: str) -> int:
+    """Return how many characters of a reply that is still growing are surely no part of a tool call.
+
+    >>> words_before_calls("Let me see. <tool"), words_before_calls('{"na'), words_before_calls("Plain words.")
+    (12, 0, 12)
+    """
+    if text.lstrip()[:1] in ("", "{", "["):
+        return 0
+    start = text.find(_OPENING)
+    return safe_length(text, [_OPENING]) if start < 0 else start
 
 
 def _read_calls(text: str) -> list[ToolCall] | None:

@@ -373,7 +373,7 @@ class LocalModel:
         for own in read_questions(self, shown, adapter=name, template=template, cancelled=cancelled, **settings):
             chosen = settle(own.passages, own.leads, own.readings, self.reading_weights[name], caution)
             read, written = sum(r.input_tokens for r in own.readings), sum(r.output_tokens for r in own.readings)
-            results.append(Generation(chosen.text, "stop", read, written, name))
+            results.append(Generation(chosen.text, chosen.finish_reason, read, written, name))
         return results
 
     def caution_bias(self, adapter: str | None = None, caution: float | None = None) -> dict[int, float]:

@@ -22,7 +22,7 @@ from hybridmem_plugins.generation.decoding import GenerationSettings, Row
 from hybridmem_plugins.passage import Passage
 
 if TYPE_CHECKING:
-    from hybridmem_plugins.generation.local_model import LocalModel
+    from hybridmem_plugins.generation.local_model import Generation, LocalModel
 
 FULLER = 4
 """Most words that a fuller form of an answer may have besides."""
@@ -46,6 +46,7 @@ class Reading:
             one to ask it; 0 where it is not known.
         input_tokens: Of the prompt.
         output_tokens: Generated.
+        finish_reason: `"stop"` or `"length"`.
     """
 
     text: str
@@ -54,6 +55,7 @@ class Reading:
     question: float
     input_tokens: int = 0
     output_tokens: int = 0
+    finish_reason: str = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +95,13 @@ class Choice:
         text: The reply in the adapter's form, `[2] 1843`, or the canonical abstention.
         passage: Index of the passage that is answered from, or None.
         confidence: Probability of the answer, or of there being none.
+        finish_reason: Of the reading whose reply it is; `"stop"` for an abstention, which is whole.
     """
 
     text: str
     passage: int | None
     confidence: float
+    finish_reason: str = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +178,15 @@ def settle(
     replies = [read_reply(reading.text).answer for reading in readings[1:]]
     scores = [weights.score(reading, readings[0]) for reading in readings[1:]]
     answers, sure = replies[: len(passages)], scores[: len(passages)]
+    taken = list(range(len(passages)))
     for place, lead in enumerate(leads, len(passages)):
         at, passage = lead.target, passages[lead.target]
         reply = normalise_answer(replies[place])
         named = reply == normalise_answer(passage.title or "")
         told = reply in ("yes", "no") or contains_answer(passage.text, [replies[place]])
         if scores[place] > sure[at] and (named or told):
-            answers[at] = replies[at] if named else replies[place]
-            sure[at] = scores[place]
+            taken[at] = at if named else place
+            answers[at], sure[at] = replies[taken[at]], scores[place]
     odds = [
         math.exp(min(score - caution, 500.0)) if answer else 0.0 for answer, score in zip(answers, sure, strict=True)
     ]
@@ -193,7 +198,8 @@ def settle(
     best = max(range(len(passages)), key=lambda number: (agreed[number], odds[number], -number))
     fuller = [n for n, own in enumerate(said) if own > said[best] and len(own - said[best]) <= FULLER and odds[n] > 1.0]
     given = max(fuller, key=lambda number: (odds[number], -number), default=best)
-    return Choice(f"[{given + 1}] {answers[given]}", given, agreed[best] / total)
+    reading = readings[1 + taken[given]]
+    return Choice(f"[{given + 1}] {answers[given]}", given, agreed[best] / total, reading.finish_reason)
 
 
 def find_evidence(question: str, answer: str, text: str) -> str:
@@ -285,7 +291,7 @@ def read_contexts(
     chosen = replace(local.choose(settings), first_token_bias={refusing: -math.inf})
     rows = [_row(local, question, passages, template, chosen, refusing) for question, passages in asked]
     local.run_rows([row for row, _ in rows], chosen, name, cancelled=cancelled)
-    return [_reading(row, after, local.finished(row, name).text) for row, after in rows]
+    return [_reading(row, after, local.finished(row, name)) for row, after in rows]
 
 
 def _row(
@@ -316,7 +322,9 @@ def _shorter(passage: Passage, tokens: int) -> Passage:
     return replace(passage, text=passage.text[: max(0, len(passage.text) - max(16, 3 * tokens))])
 
 
-def _reading(row: Row, after: int, text: str) -> Reading:
+def _reading(row: Row, after: int, reply: Generation) -> Reading:
     asked = row.prompt_logprobs[: len(row.prompt_logprobs) - after]
     question = sum(asked) / len(asked) if asked else 0.0
-    return Reading(text, row.margin, sum(row.logprobs), question, len(row.prompt), len(row.ids))
+    return Reading(
+        reply.text, row.margin, sum(row.logprobs), question, len(row.prompt), len(row.ids), reply.finish_reason
+    )

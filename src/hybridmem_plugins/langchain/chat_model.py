@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -250,7 +249,8 @@ class FinetunedChatModel(BaseChatModel):
     ) -> list[AIMessage]:
         """Answer several inputs, decoded together; callbacks run for each as with `invoke`."""
         try:
-            ready = self._decode_together(inputs, kwargs)
+            chats, settings = self._asked(inputs, kwargs)
+            ready = self._local.generate(chats, **settings)
         except Exception:
             if not return_exceptions:
                 raise
@@ -274,9 +274,10 @@ class FinetunedChatModel(BaseChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[AIMessage]:
-        """Do as `batch`, without blocking the event loop."""
+        """Do as `batch`, without blocking the event loop; a cancelled task stops at the next token."""
         try:
-            ready = await asyncio.to_thread(self._decode_together, inputs, kwargs)
+            chats, settings = self._asked(inputs, kwargs)
+            ready = await self._local.agenerate(chats, **settings)
         except Exception:
             if not return_exceptions:
                 raise
@@ -292,11 +293,12 @@ class FinetunedChatModel(BaseChatModel):
                 results.append(error)
         return results
 
-    def _decode_together(self, inputs: list[LanguageModelInput], kwargs: Mapping[str, Any]) -> list[Generation]:
+    def _asked(
+        self, inputs: list[LanguageModelInput], kwargs: Mapping[str, Any]
+    ) -> tuple[list[list[dict[str, Any]]], dict[str, Any]]:
         options = dict(kwargs)
         chats = [as_chat(self._convert_input(item).to_messages()) for item in inputs]
-        settings = self._settings(options.pop("stop", None), options)
-        return self._local.generate(chats, **settings)
+        return chats, self._settings(options.pop("stop", None), options)
 
     # ------------------------------------------------------------------- tools
 
@@ -304,14 +306,15 @@ class FinetunedChatModel(BaseChatModel):
         self,
         tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool],
         *,
-        tool_choice: str | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Show tools to the model through its chat template.
 
         Args:
             tools: Tools in any form that LangChain takes.
-            tool_choice: Name of one tool shows that one alone. A local model cannot be forced to call any.
+            tool_choice: Name of one tool, or OpenAI's dict of it, shows that one alone; `none` shows none. A local
+                model cannot be forced to call any.
             **kwargs: Further options to bind.
 
         Raises:
@@ -323,7 +326,11 @@ class FinetunedChatModel(BaseChatModel):
             )
             raise ValueError(msg)
         schemas = [convert_to_openai_tool(tool) for tool in tools]
-        if tool_choice not in (None, "any", "auto", "required", "none", True, False):
+        if isinstance(tool_choice, Mapping):
+            tool_choice = tool_choice.get("function", tool_choice).get("name")
+        if tool_choice == "none":
+            schemas = []
+        elif tool_choice not in (None, "any", "auto", "required", True, False):
             schemas = [schema for schema in schemas if schema["function"]["name"] == tool_choice]
             if not schemas:
                 msg = f"tool_choice {tool_choice!r} is none of the tools."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, TextIO
+from uuid import uuid4
 
 import fsspec  # type: ignore[import-untyped]
 
@@ -22,10 +23,15 @@ def write_text(path: str, text: str, fs: FileSystem | None = None) -> None:
     folder = system._parent(path)
     if folder:
         system.makedirs(folder, exist_ok=True)
-    half = f"{path}.tmp"
-    with system.open(half, "w", encoding="utf-8") as file:
-        file.write(text)
-    system.mv(half, path)
+    half = f"{path}.{uuid4().hex}.tmp"  # of its own: another thread may be writing the same file
+    try:
+        with system.open(half, "w", encoding="utf-8") as file:
+            file.write(text)
+        system.mv(half, path)
+    except BaseException:
+        if system.exists(half):
+            system.rm(half)
+        raise
 
 
 def open_text(path: str, fs: FileSystem | None = None) -> TextIO:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -27,6 +27,7 @@ from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
 
 from hybridmem_plugins.generation import Generation, LocalModel, parse_tool_calls
+from hybridmem_plugins.generation.chat import words_before_calls
 
 _OPTIONS = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop", "adapter")
 
@@ -63,6 +64,7 @@ class FinetunedLLM(FunctionCallingLLM):
     batch_size: int = Field(default=8, description="Most prompts decoded together.")
 
     _local: LocalModel = PrivateAttr()
+    _given: bool = PrivateAttr(default=False)
 
     def __init__(self, *, local_model: LocalModel | None = None, **fields: Any) -> None:
         """Load the model, or use one that is loaded.
@@ -80,10 +82,25 @@ class FinetunedLLM(FunctionCallingLLM):
             )  # fmt: skip
             if own is None and self.adapter is not None:
                 local_model.default_adapter = self.adapter
-        elif self.adapter is not None:
-            local_model.check_adapter(self.adapter)
+        else:
+            # By their names, as caches of LlamaIndex tell models apart by their fields.
+            self.model = self.model or local_model.name
+            self.adapter = local_model.check_adapter(self.adapter)
+            self._given = True
         self._local = local_model
         self._settings({})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields, from which the model is loaded again.
+
+        Raises:
+            TypeError: The model was given, and other fields load another one.
+        """
+        if self._given:
+            msg = "a FinetunedLLM over a `local_model` cannot be pickled. Give it `model` and `adapter` to load again."
+            raise TypeError(msg)
+        state: dict[str, Any] = super().__getstate__()
+        return state
 
     @classmethod
     def class_name(cls) -> str:
@@ -119,10 +136,9 @@ class FinetunedLLM(FunctionCallingLLM):
         pieces = self._local.stream(as_chat(messages), **self._settings(kwargs))
 
         def responses() -> ChatResponseGen:
-            text = ""
+            told = _Told(kwargs)
             for piece in pieces:
-                text += piece if isinstance(piece, str) else ""
-                yield _chat_piece(text, piece, kwargs)
+                yield from told.take(piece)
 
         return responses()
 
@@ -132,10 +148,10 @@ class FinetunedLLM(FunctionCallingLLM):
         pieces = self._local.astream(as_chat(messages), **self._settings(kwargs))
 
         async def responses() -> ChatResponseAsyncGen:
-            text = ""
+            told = _Told(kwargs)
             async for piece in pieces:
-                text += piece if isinstance(piece, str) else ""
-                yield _chat_piece(text, piece, kwargs)
+                for response in told.take(piece):
+                    yield response
 
         return responses()
 
@@ -242,7 +258,7 @@ def _as_user(prompt: str) -> list[dict[str, str]]:
 
 
 def as_chat(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Translate LlamaIndex messages to role and content.
+    """Translate LlamaIndex messages to role and content; text blocks stand in lines, as in `ChatMessage.content`.
 
     Raises:
         ValueError: A message holds a block that is neither text nor a tool call.
@@ -255,13 +271,12 @@ def as_chat(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
             if isinstance(block, TextBlock):
                 texts.append(block.text)
             elif isinstance(block, ToolCallBlock):
-                function = {"name": block.tool_name, "arguments": block.tool_kwargs}
-                calls.append({"type": "function", "id": block.tool_call_id, "function": function})
+                calls.append(_call(block))
             elif block.block_type not in ("thinking", "cache"):
                 msg = f"A local text model cannot read a block of type {block.block_type!r}."
                 raise ValueError(msg)
         role = {"chatbot": "assistant", "model": "assistant", "developer": "system", "function": "tool"}
-        entry: dict[str, Any] = {"role": role.get(message.role.value, message.role.value), "content": "".join(texts)}
+        entry: dict[str, Any] = {"role": role.get(message.role.value, message.role.value), "content": "\n".join(texts)}
         if calls:
             entry["tool_calls"] = calls
         entry.update(
@@ -269,6 +284,11 @@ def as_chat(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
         )
         chat.append(entry)
     return chat
+
+
+def _call(block: ToolCallBlock) -> dict[str, Any]:
+    function = {"name": block.tool_name, "arguments": block.tool_kwargs}
+    return {"type": "function", "id": block.tool_call_id, "function": function}
 
 
 def _facts(generation: Generation) -> dict[str, Any]:
@@ -282,23 +302,39 @@ def _facts(generation: Generation) -> dict[str, Any]:
 
 def _chat_response(generation: Generation, kwargs: Mapping[str, Any]) -> ChatResponse:
     blocks: list[ContentBlock] = []
+    calls: list[dict[str, Any]] = []
     reply = parse_tool_calls(generation.text) if kwargs.get("tools") else None
-    text = reply.text if reply else generation.text
+    text = reply.text if reply and reply.calls else generation.text
     if text or not (reply and reply.calls):
         blocks.append(TextBlock(text=text))
     for call in reply.calls if reply else ():
-        identity = f"call_{uuid.uuid4().hex}"
-        blocks.append(ToolCallBlock(tool_call_id=identity, tool_name=call.name, tool_kwargs=call.arguments))
-    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
+        block = ToolCallBlock(tool_call_id=f"call_{uuid.uuid4().hex}", tool_name=call.name, tool_kwargs=call.arguments)
+        blocks.append(block)
+        calls.append(_call(block))
+    # LlamaIndex's structured streams look for calls here, and not among the blocks.
+    kept: dict[str, Any] = {"tool_calls": calls} if calls else {}
+    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=kept)
     return ChatResponse(message=message, **_facts(generation))
 
 
-def _chat_piece(text: str, piece: str | Generation, kwargs: Mapping[str, Any]) -> ChatResponse:
-    if isinstance(piece, Generation):
-        response = _chat_response(piece, kwargs)
-        response.delta = ""
-        return response
-    return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, content=text), delta=piece)
+class _Told:
+    """What was told so far of a chat that streams; a tool call is told when it is whole."""
+
+    def __init__(self, kwargs: Mapping[str, Any]) -> None:
+        self._kwargs, self._text, self._told = kwargs, "", ""
+
+    def take(self, piece: str | Generation) -> Iterator[ChatResponse]:
+        """Yield the response that a piece makes, if it makes one."""
+        if isinstance(piece, Generation):
+            response = _chat_response(piece, self._kwargs)
+            response.delta = (response.message.content or "")[len(self._told) :]
+            yield response
+            return
+        self._text += piece
+        text = self._text[: words_before_calls(self._text)] if self._kwargs.get("tools") else self._text
+        if len(text) > len(self._told):
+            delta, self._told = text[len(self._told) :], text
+            yield ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, content=text), delta=delta)
 
 
 def _completion_piece(text: str, piece: str | Generation) -> CompletionResponse:
