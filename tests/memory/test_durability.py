@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
@@ -17,6 +18,7 @@ from test_store import assert_whole, contents
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.memory import schema
 from hybridmem_plugins.memory.inspection import salvage
+from hybridmem_plugins.memory.snapshot import Errors
 from hybridmem_plugins.passage import Passage
 
 HERE = Path(__file__).parent
@@ -345,3 +347,27 @@ def test_a_memory_that_is_removed_while_open_takes_no_more(open_store: OpenStore
     store.close()
     if again:
         assert set(contents(open_store(tmp_path / "m"))) == {"p0", "p1", "p2"}
+
+
+@pytest.mark.parametrize("error", [MemoryFormatError("damaged"), sqlite3.OperationalError("disk I/O error")])
+def test_a_disk_that_fails_while_closing_leaves_nothing_open(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    store = open_store(tmp_path / "m")
+    store.add([Passage("One", id="1")])
+
+    def failing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store._journal, "transaction", failing)
+    store.close()
+    with pytest.raises(ValueError, match="closed"):
+        store.rows_of(["1"])
+    monkeypatch.undo()
+    assert set(contents(open_store(tmp_path / "m"))) == {"1"}
+
+
+def test_sqlites_words_for_a_failing_disk_become_an_os_error(tmp_path: Path) -> None:
+    error = Errors(tmp_path).translate(sqlite3.OperationalError("disk I/O error"))
+    assert isinstance(error, OSError)
+    assert error.errno == errno.EIO

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridmem_plugins.errors import MemoryLockedError
+from hybridmem_plugins.errors import MemoryFormatError, MemoryLockedError
 from hybridmem_plugins.memory.cachefile import discard_cache
 from hybridmem_plugins.memory.caches import Batch, Caches
 from hybridmem_plugins.memory.journal import CACHE_FOLDER, Journal
@@ -238,6 +239,6 @@ class Coordinator:
             return True
         except MemoryLockedError:
             logger.info("the caches of %s are not saved: another process is writing", self.journal.folder)
-        except OSError as error:
+        except (OSError, MemoryFormatError, sqlite3.Error) as error:
             logger.warning("the caches of %s could not be saved (nothing is lost): %s", self.journal.folder, error)
         return False

@@ -47,6 +47,8 @@ class Errors:
             return MemoryLockedError(msg)
         if "full" in text:
             return OSError(errno.ENOSPC, f"{text}; nothing was stored", str(self.file))
+        if "I/O error" in text:
+            return OSError(errno.EIO, text, str(self.file))
         if "readonly" in text or "unable to open" in text:
             return PermissionError(errno.EACCES, text, str(self.file))
         if any(word in text for word in _DAMAGE) or type(error) is sqlite3.DatabaseError:
