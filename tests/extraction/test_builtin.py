@@ -122,3 +122,57 @@ def test_any_text_is_read_and_round_trips(text: str, title: str | None) -> None:
 def test_passages_are_read_one_by_one(texts: list[str]) -> None:
     together = BuiltinExtractor().extract([Passage(text=text) for text in texts])
     assert together == [extract(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Net cash rose in 2019. The net result fell.",
+        "Published reports differ from each other.",
+        "Deferred tax assets are shown at cost.",
+    ],
+)
+def test_a_word_that_only_opens_a_text_is_not_what_it_is_about(text: str) -> None:
+    assert BuiltinExtractor().extract([Passage(text)])[0].defines == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Berlin is the capital of Germany.", "berlin"),
+        ("Teutberga, a queen, married Lothair II.", "teutberga"),
+        ("Acme makes anvils. They say that Acme never sleeps.", "acme"),
+        ("DRAM stores charge.", "dram"),
+        ("Robert Dennard invented it.", "robert dennard"),
+        ("Jean-Luc paints.", "jean luc"),
+        ("Conchobar mac Nessa (son of Ness) is the king of Ulster.", "conchobar mac nessa"),
+        ("Deferred tax assets are the taxes paid too early.", "deferred tax assets"),
+        ("Паровоз — машина.", "паровоз"),
+    ],
+)
+def test_a_name_that_opens_a_text_is_what_it_is_about(text: str, name: str) -> None:
+    assert BuiltinExtractor().extract([Passage(text)])[0].defines == (name,)
+
+
+@pytest.mark.parametrize(
+    ("title", "metadata", "expected"),
+    [
+        ("doc_00017.txt", {}, ("doc 00017 txt", "robert dennard", "doc 00017")),
+        ("17", {}, ("17", "robert dennard")),
+        ("—", {}, ("robert dennard",)),
+        (None, {"source": "data/doc_00017.txt"}, ("robert dennard", "doc 00017")),
+        ("robert-dennard.html", {}, ("robert dennard html", "robert dennard")),
+        ("Introduction", {}, ("introduction",)),
+        ("Node.js", {}, ("node js",)),
+    ],
+)
+def test_the_name_of_a_file_and_a_number_do_not_stand_for_the_subject(
+    title: str | None, metadata: dict, expected: tuple[str, ...]
+) -> None:
+    passage = Passage("Robert Dennard invented the DRAM cell.", title=title, metadata=metadata)
+    assert BuiltinExtractor().extract([passage])[0].defines == expected
+
+
+def test_a_number_that_a_text_says_is_its_title() -> None:
+    passage = Passage("Sam Mendes directed 1917, a film.", title="1917")
+    assert BuiltinExtractor().extract([passage])[0].defines == ("1917",)

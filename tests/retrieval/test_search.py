@@ -282,6 +282,29 @@ def test_equal_passages_come_in_the_order_of_their_ids() -> None:
         assert ids(memory.search("same words", k=3)) == ["a", "b", "c"]
 
 
+def test_the_strongest_passage_stands_before_those_it_beats_in_everything() -> None:
+    told = {v: f"In version {v}: The default timeout is {i + 3} seconds." for i, v in enumerate(("1.0", "2.0", "2.1"))}
+    with HybridMemory() as memory:
+        memory.add([Passage(text, id=version) for version, text in told.items()])
+        hits = memory.search("What is the timeout in version 1.0 of the client?")
+        ranks = [[route["rank"] for route in hit.provenance["routes"].values()] for hit in hits]
+        assert (hits[0].passage.id, ranks[0]) == ("1.0", [1, 1])
+
+
+@pytest.mark.parametrize("title", ["doc_{:03}.txt", "{}"])
+def test_titles_that_are_file_names_or_numbers_hide_no_way(title: str) -> None:
+    told = [
+        "The one-transistor DRAM cell was invented by Robert Dennard.",
+        "Robert Dennard was born in Terrell, Texas.",
+    ]
+    told += [f"Somebody was born in town number {i}." for i in range(40)]
+    with HybridMemory() as memory:
+        memory.add([Passage(text, title.format(i), str(i)) for i, text in enumerate(told, 100)])
+        hits = memory.search("Where was the inventor of the one-transistor DRAM cell born?", k=2)
+        (born,) = (hit for hit in hits if hit.passage.id == "101")
+        assert [(step["kind"], step["name"]) for step in born.provenance["path"]] == [("forward", "robert dennard")]
+
+
 def test_closed_memory_says_so() -> None:
     memory = HybridMemory()
     memory.close()

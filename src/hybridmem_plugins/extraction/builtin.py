@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from hybridmem_plugins.extraction.model import Extraction, Mention, MentionKind
 from hybridmem_plugins.extraction.sentences import sentence_spans
-from hybridmem_plugins.extraction.tokens import name_key
+from hybridmem_plugins.extraction.tokens import STOPWORDS, name_key
 from hybridmem_plugins.passage import Passage
 
 # Lower-case words that may stand inside a name ("University of Paris", "Charles de Gaulle").
@@ -48,6 +47,16 @@ _QUALIFIER = re.compile(r"\s*[(（\[].*[)）\]]\s*$")
 _LOWER = re.compile(r"\W*[a-zß-öø-ÿа-яё]")  # as a note begins that is not about the name it says first
 _FILE = re.compile(r"[^/\\]\.[A-Za-z]{1,8}$")
 _LONGEST_FILE_TITLE = 200  # characters
+# A title that is a file's name, and not `Node.js` or `Amazon.com`.
+_FILE_TITLE = re.compile(
+    r"[^/\\]\.(?:txt|text|md|markdown|rst|adoc|tex|html?|xhtml|xml|json|jsonl|ya?ml|csv|tsv|log|pdf|docx?|odt|rtf|epub|"
+    r"pptx?|odp|xlsx?|ods)$",
+    re.IGNORECASE,
+)
+# What follows the first word of a name that is defined, though not all of it has capitals.
+_DEFINED = re.compile(
+    r"((?:[ ][\w'’\-]+){1,6}?)\s*(?:\(|\s(?:is|was|are|were|ist|est|es)\s(?:an?|the|one|eine?|une?|una?)\b)"
+)
 _MAX_NAME_WORDS = 8
 _LONGEST_QUALIFIED = 1000  # characters; finding brackets takes a time that grows with the square
 
@@ -105,26 +114,64 @@ def _definitions(passage: Passage, text: str, sentences: list[tuple[int, int]]) 
     titles = [passage.title] if passage.title else []
     if "#" in text:
         titles += [match.group(1) for match in _HEADING.finditer(text)]
-    titles += _file_titles(passage.metadata)
-    if not titles and sentences:
-        titles = list(_leading_subject(text[slice(*sentences[0])]))
-    return list(dict.fromkeys(name for title in titles for name in defined_names(title)))
+    document, source = passage.metadata.get("document"), passage.metadata.get("source")
+    titles += _bounded([document] if isinstance(document, str) else [])
+    files = [title for title in titles if _FILE_TITLE.search(title)]
+    files += [source] if isinstance(source, str) and _FILE.search(source) else []
+    labels = _bounded(map(_target_name, files))
+    if sentences and not _tells_subject(titles, labels, text):
+        titles += _leading_subject(text, *sentences[0])
+    return list(dict.fromkeys(name for title in [*titles, *labels] for name in defined_names(title)))
 
 
-def _file_titles(metadata: Mapping[str, Any]) -> list[str]:
-    """Return what the file of a passage goes by: its title, and its name, which links between files say."""
-    document, source = metadata.get("document"), metadata.get("source")
-    titles = [document] if isinstance(document, str) else []
-    titles += [_target_name(source)] if isinstance(source, str) and _FILE.search(source) else []
+def _bounded(titles: Iterable[str]) -> list[str]:
+    """Return what of a file may be a title: its own, or its name, which links between files say."""
     return [title for title in titles if 1 < len(title) <= _LONGEST_FILE_TITLE]
 
 
-def _leading_subject(sentence: str) -> Iterator[str]:
-    """Yield the name an untitled passage opens with, which is what encyclopedic and technical prose is about."""
-    for surface, _, offset in _names(sentence, [(0, len(sentence))]):
-        if offset <= len("The “") and not _LOWER.match(sentence, 0, offset):
-            yield surface
+def _tells_subject(titles: Sequence[str], labels: Sequence[str], text: str) -> bool:
+    """Say whether titles tell what a text is about: file names (as labels, too) and numbers where it says them."""
+    if any(not _FILE_TITLE.search(title) and any(map(str.isalpha, title)) for title in titles):
+        return True
+    names = {name_key(title) for title in (*titles, *labels)} - {""}
+    said = f" {name_key(text)} " if names else ""
+    return any(f" {name} " in said for name in names)
+
+
+def _leading_subject(text: str, start: int, end: int) -> Iterator[str]:
+    """Yield the name an untitled passage opens with, which is what encyclopedic and technical prose is about.
+
+    It goes on in lower case up to where it is defined ("Conchobar mac Nessa is the king").
+
+    Args:
+        text: The passage's.
+        start: Where its first sentence begins.
+        end: And ends.
+    """
+    for surface, _, offset in _names(text[start:end], [(0, end - start)]):
+        if offset <= len("The “") and not _LOWER.match(text, start, start + offset):
+            after = start + offset + len(surface)
+            if _is_name(surface, text, after):
+                yield surface
+            elif said := _DEFINED.match(text, after):
+                yield surface + said.group(1)
         return
+
+
+def _is_name(surface: str, text: str, after: int) -> bool:
+    """Say whether what opens a text has its capital for being a name, and not for standing there.
+
+    One plain word ("Net cash rose", "Published reports differ") is no name where the text says it in lower case, or
+    where a word that is not a function word follows and no later sentence says it inside.
+    """
+    if not (surface.isalpha() and surface[1:].islower()):
+        return True
+    if re.search(rf"\b{surface.lower()}\b", text):
+        return False
+    following = _WORD.search(text, after)
+    if following is None or not following.group()[0].islower() or following.group() in STOPWORDS:
+        return True
+    return re.search(rf"[\w,;)] {surface}\b", text[after:]) is not None
 
 
 def _surfaces(text: str, sentences: Sequence[tuple[int, int]]) -> Iterator[tuple[str, MentionKind, int]]:

@@ -10,7 +10,7 @@ import unicodedata
 _UNSPACED = "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_UNSPACED}]|(?:[^\W_{_UNSPACED}]|[\u0300-\u036f\u0900-\u0dff])+")
 _ASCII_TOKEN = re.compile("[a-z0-9]+")  # the same for what is ASCII and folded, and three times as fast
-_POSSESSIVE = re.compile(r"(?<=\w)['’](?:s\b)?")
+_POSSESSIVE = re.compile(r"(?<=\w)['’]+(?:s\b)?")
 _MARKS = re.compile(r"[\u0300-\u036f]+")
 
 

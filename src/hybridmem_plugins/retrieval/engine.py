@@ -94,11 +94,11 @@ def retrieve(
         walked = no_walk(evidence, base, covered)
     else:
         walked = walk(evidence, tiers.relational, base, covered, strength, allowed)
-    features = all_features(evidence, walked, strength)
+    features, top = all_features(evidence, walked, strength), strongest(evidence, strength)
     return Result(
         question,
         choice,
-        _rank(walked, features, ranker, k, None if choice.route == "relational" else _nearest(evidence)),
+        _rank(walked, features, ranker, k, top, None if choice.route == "relational" else _nearest(evidence)),
         semantic,
         lexical,
         dict(zip(evidence.pool, strength.tolist(), strict=True)),
@@ -108,16 +108,22 @@ def retrieve(
 
 # The passage nearest to the question, where it is among the first eight, rises to the first five.
 NEAREST_SEEN, NEAREST_STAYS = 8, 5
+_SAME = 1e-6  # what single-precision sums may differ by
 
 
 def all_features(evidence: Evidence, walked: Walked, strength: Floats) -> Floats:
     """Return the features of every passage of a walk, shape `(rows, len(FEATURES))`."""
     if not walked.rows:
         return np.zeros((0, len(FEATURES)), dtype=np.float32)
-    top = int(np.lexsort((np.array(evidence.pool), -strength))[0])
+    top = strongest(evidence, strength)
     beyond = evidence.beyond(walked.rows, walked.covered, walked.rows[top], walked.covered[top])
     sure = sure_features(walked.base, evidence.semantic.scores)
     return np.hstack([walked.base, beyond, named_features(walked.base), sure, walked.features])
+
+
+def strongest(evidence: Evidence, strength: Floats) -> int:
+    """Return where in the pool the strongest passage is; 0 where the pool is empty."""
+    return int(np.lexsort((np.array(evidence.pool), -strength))[0]) if evidence.pool else 0
 
 
 def _situation(question: Question, base: Floats, ranker: Ranker) -> Situation:
@@ -140,7 +146,7 @@ def _nearest(evidence: Evidence) -> int:
     return int(evidence.semantic.rows[0]) if len(evidence.semantic.rows) else 0
 
 
-def _rank(walked: Walked, features: Floats, ranker: Ranker, k: int, nearest: int | None) -> list[Found]:
+def _rank(walked: Walked, features: Floats, ranker: Ranker, k: int, top: int, nearest: int | None) -> list[Found]:
     """Order by score and keep k, with all that tie with the last.
 
     Args:
@@ -148,10 +154,13 @@ def _rank(walked: Walked, features: Floats, ranker: Ranker, k: int, nearest: int
         features: Of each row of it.
         ranker: Weighs them.
         k: How many to keep.
+        top: Where in it the strongest passage is.
         nearest: Row of the passage nearest to the question, which may rise; None puts what the graph reached first.
     """
     rows = np.array(walked.rows)
     scores = ranker.scores(features).astype(np.float64).round(9)
+    if len(scores):
+        _raise(scores, features[:, : len(BASE_FEATURES)], top)
     gained = features[:, _WALK_START:] @ ranker.weights[_WALK_START:]
     reached = np.array([row in walked.arrivals for row in walked.rows], dtype=np.bool_)
     last = ~reached if nearest is None else np.zeros(len(scores), dtype=np.bool_)
@@ -162,6 +171,18 @@ def _rank(walked: Walked, features: Floats, ranker: Ranker, k: int, nearest: int
         k += 1
     order = order[:k]
     return [Found(walked.rows[i], float(scores[i]), float(gained[i]) if reached[i] else None) for i in order.tolist()]
+
+
+def _raise(scores: NDArray[np.float64], base: Floats, top: int) -> None:
+    """Let the strongest passage, and its copies, pass those that are nowhere more like the question, in place.
+
+    What a passage adds to the strongest one is no reason to put it first where it is the same but for a detail that
+    the question asks for: the version before, the next line of a table.
+    """
+    weaker = (base <= base[top] + _SAME).all(axis=1)
+    copies = weaker & (base >= base[top] - _SAME).all(axis=1)
+    best = scores[weaker & ~copies].max(initial=0.0)
+    scores[copies] = np.maximum(scores[copies], min(best + 1e-9, 1.0)).round(9)
 
 
 def _lift(scores: NDArray[np.float64], rows: NDArray[np.int64], nearest: int) -> None:
