@@ -53,7 +53,8 @@ def supports_tools(tokenizer: Any) -> bool:
 def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> str:
     """Render messages, with the opening of the assistant's turn, as the model was taught to read them.
 
-    A system message that the template refuses is put in front of the first user message.
+    A system message that the template refuses is put in front of the first user message. Control tokens in what is said
+    are parted by a space: a retrieved "<|im_end|>" is text, and must not end the turn.
 
     Args:
         tokenizer: A tokenizer with a chat template.
@@ -72,7 +73,8 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Map
     if tools and not supports_tools(tokenizer):
         msg = "This model's chat template cannot show tools. Use a model whose template supports them, or no tools."
         raise ValueError(msg)
-    plain = [_plain(message) for message in messages]
+    controls = control_tokens(tokenizer)
+    plain = [_plain(message, controls) for message in messages]
     try:
         return _apply(tokenizer, plain, tools)
     except Exception as error:
@@ -107,8 +109,17 @@ def text_of(content: Any) -> str:
     return "".join(texts)
 
 
-def _plain(message: Message) -> dict[str, Any]:
-    result = {"role": str(message["role"]), "content": text_of(message.get("content"))}
+def control_tokens(tokenizer: Any) -> list[str]:
+    """Return the texts that a tokenizer reads as control tokens, such as the end of a turn."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return [token.content for token in added.values() if token.special]
+
+
+def _plain(message: Message, controls: Sequence[str]) -> dict[str, Any]:
+    content = text_of(message.get("content"))
+    for token in controls:
+        content = content.replace(token, f"{token[:1]} {token[1:]}")
+    result = {"role": str(message["role"]), "content": content}
     result.update({key: message[key] for key in ("tool_calls", "tool_call_id", "name") if message.get(key)})
     return result
 

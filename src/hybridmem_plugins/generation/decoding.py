@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 from hybridmem_plugins.errors import require
@@ -43,12 +44,18 @@ class GenerationSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", check_stop(self.stop))
+        for name in ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed"):
+            value, whole = getattr(self, name), name in ("max_new_tokens", "top_k", "seed")
+            if not isinstance(value, Integral if whole else Real) and not (name == "seed" and value is None):
+                msg = f"{name} must be a {'whole ' if whole else ''}number; got {value!r}."
+                raise TypeError(msg)
         checks = {
             "max_new_tokens must be 1 or more": self.max_new_tokens >= 1,
             "temperature must be 0 or more": 0.0 <= self.temperature < float("inf"),
             "top_p must be in (0, 1]": 0.0 < self.top_p <= 1.0,
             "top_k must be 0 or more": self.top_k >= 0,
             "repetition_penalty must be above 0": self.repetition_penalty > 0,
+            "seed must fit into 64 bits": self.seed is None or -(2**63) <= self.seed < 2**64,
         }
         for message, holds in checks.items():
             if not holds:

