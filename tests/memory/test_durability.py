@@ -17,8 +17,9 @@ from test_store import assert_whole, contents
 
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.memory import schema
+from hybridmem_plugins.memory.caches import Caches
 from hybridmem_plugins.memory.inspection import salvage
-from hybridmem_plugins.memory.snapshot import Errors
+from hybridmem_plugins.memory.snapshot import Errors, Snapshot
 from hybridmem_plugins.passage import Passage
 
 HERE = Path(__file__).parent
@@ -120,6 +121,26 @@ def test_caches_of_a_state_that_was_taken_back_are_never_used(open_store: OpenSt
     assert_whole(again)
     with again.reading():
         assert len(again.lexical.rows_with_phrase(["altogether"])) == 1
+
+
+def test_caches_that_are_saved_while_a_memory_is_opened_are_kept(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "m"
+    filled(open_store, folder, 5)
+    load = Caches.open
+
+    def late(caches: Caches, snapshot: Snapshot, files: Path) -> None:
+        monkeypatch.undo()
+        snapshot.version()  # what it reads is fixed from here on
+        store = open_store(folder)
+        store.add([Passage(f"More {i}", id=f"q{i}") for i in range(5)])
+        store.close()
+        load(caches, snapshot, files)
+
+    monkeypatch.setattr(Caches, "open", late)
+    assert_whole(open_store(folder))
+    assert {file.stem for file in (folder / "caches").glob("*.json")} >= {"lexical", "metadata", "vectors"}
 
 
 def test_a_damaged_journal_is_named_and_the_rest_can_be_read(open_store: OpenStore, tmp_path: Path) -> None:

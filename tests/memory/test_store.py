@@ -346,6 +346,16 @@ def test_forgotten_text_does_not_come_back_from_another_process(open_store: Open
     assert all(b"anzibarian" not in file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
+def test_indexes_are_saved_as_of_now(open_store: OpenStore, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    store, other = open_store(folder), open_store(folder)
+    other.add([Passage("the Zanzibarian secret", title="Zanzibarian", id="z"), Passage("Plain text", id="p")])
+    store.delete(["z"])
+    assert store.compact()
+    other.close()  # has looked at nothing since
+    assert all(b"anzibarian" not in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
 def test_compacting_says_where_the_indexes_could_not_be_written(
     open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

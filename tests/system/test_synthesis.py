@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from hybridmem_plugins import Fact, Hit, Passage
@@ -153,6 +155,13 @@ def test_orders_to_a_model_are_not_shown_to_it(order: str) -> None:
     assert "It was found in 1868." in source.passage.text
     assert source.withheld >= 1
     assert "BANANA" in context(hits(text), withhold_orders=False).messages[-1]["content"]
+
+
+@pytest.mark.parametrize("piece", [" ", "\n \n", "#", "<!--", "[INST]", "<|im_end|>"])
+def test_orders_are_looked_for_in_linear_time(piece: str) -> None:
+    started = time.process_time()
+    defuse(piece * (40_000 // len(piece)))
+    assert time.process_time() - started < 1.0
 
 
 def test_orders_in_titles_metadata_and_facts_are_not_shown_either() -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.extraction.model import Extraction
 from hybridmem_plugins.extraction.tokens import words
+from hybridmem_plugins.memory.cachefile import discard_cache
 from hybridmem_plugins.memory.garbage import collection_paused
 from hybridmem_plugins.memory.lexical import LexicalIndex
 from hybridmem_plugins.memory.metadata import MetadataIndex
@@ -109,6 +110,10 @@ def _metadata(records: Sequence[Record]) -> list[dict[str, Any]]:
     return read
 
 
+def _fits(stamp: Any, snapshot: Snapshot) -> bool:
+    return bool(stamp["memory"] == snapshot.meta("memory") and stamp["version"] <= snapshot.version())
+
+
 class Caches:
     """All tiers, and the journal's version that they stand for; -1 where they must be made anew.
 
@@ -130,7 +135,7 @@ class Caches:
         self.row_of: dict[str, int] = {}
         self.version = -1
         self.fresh = 0  # rows that `open` had to take from the journal
-        self.strange: list[str] = []  # files that `open` found to be of another memory, or of a later state
+        self._strange: dict[str, Any] = {}  # files that `open` found not to fit, with their stamps
 
     def add(self, rows: Sequence[int], batch: Batch, vectors: NDArray[np.float32]) -> None:
         """Take in new passages; the vector tier goes first since hnswlib works on in the background."""
@@ -187,6 +192,19 @@ class Caches:
                 tier.remove(difference(tier.rows(), live).tolist())
             self._fill(snapshot, live)
         self.version = snapshot.version()
+
+    def discard_strange(self, snapshot: Snapshot, folder: Path) -> None:
+        """Delete files that `open` found to be of another memory, or of a state that is later than the newest.
+
+        They would seem to fit once other changes have led to their version.
+
+        Args:
+            snapshot: Begun after `open`: another process may have changed the memory and saved it meanwhile.
+            folder: What `open` read.
+        """
+        for name, stamp in self._strange.items():
+            if not _fits(stamp, snapshot):
+                discard_cache(folder, name)
 
     def catch_up(self, snapshot: Snapshot) -> int:
         """Apply what other processes committed up to a snapshot.
@@ -307,9 +325,9 @@ class Caches:
         reason = "it belongs to another memory or to a later state of this one"
         try:
             stamp: Any = index.load(folder)
-            if stamp["memory"] == snapshot.meta("memory") and stamp["version"] <= snapshot.version():
+            if _fits(stamp, snapshot):
                 return True
-            self.strange.append(_FILES[what])
+            self._strange[_FILES[what]] = stamp
         except (MemoryFormatError, KeyError, TypeError) as error:
             reason = str(error)
         if passages:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridmem_plugins.errors import MemoryFormatError, MemoryLockedError
-from hybridmem_plugins.memory.cachefile import discard_cache
 from hybridmem_plugins.memory.caches import Batch, Caches
 from hybridmem_plugins.memory.journal import CACHE_FOLDER, Journal
 from hybridmem_plugins.memory.lock import ReadWriteLock
@@ -57,13 +56,13 @@ class Coordinator:
 
     def open(self) -> None:
         """Fill the caches."""
-        with self.journal.snapshot() as snapshot:
-            self.caches.open(snapshot, self._cache_folder)
-        self._unsaved = self.caches.fresh
         folder = self._cache_folder
+        with self.journal.snapshot() as snapshot:
+            self.caches.open(snapshot, folder)
+        self._unsaved = self.caches.fresh
         if folder is not None and not self.journal.read_only:
-            for name in self.caches.strange:  # they would seem to fit once other changes have led to their version
-                discard_cache(folder, name)
+            with self.journal.snapshot() as snapshot:
+                self.caches.discard_strange(snapshot, folder)
 
     def check_open(self) -> None:
         """Raise ValueError after `close`."""
@@ -232,9 +231,11 @@ class Coordinator:
             return True
         try:
             # The transaction writes nothing: it keeps other processes from saving at the same time.
-            with self.journal.transaction(1.0) as transaction, self._lock.read():
-                folder.mkdir(exist_ok=True)
-                self.caches.save(folder, transaction.meta("memory"))
+            with self.journal.transaction(1.0) as transaction:
+                self.level()  # An older state would bring back what another process has removed and compacted.
+                with self._lock.read():
+                    folder.mkdir(exist_ok=True)
+                    self.caches.save(folder, transaction.meta("memory"))
             self._unsaved = 0
             return True
         except MemoryLockedError:

@@ -25,14 +25,14 @@ _FORMS = (
     # Speaking to a model, or in the voice of one side of the chat.
     rf"\b(?:note|message|instructions?|notice|attention)\b[^.!?\n]{{0,20}}\b(?:to|for)\b[^.!?\n]{{0,20}}\b{_MODEL}\b",
     rf"\b{_MODEL}\b\s*[,:]\s*(?:please\s+)?(?:do|don['’]t|print|say|reply|answer|output|disregard|ignore|write)\b",
-    r"^\W*(?:system|assistant|developer)\s*:",
-    r"\[/?INST\]|<\|[a-z_]+\|>|<</?SYS>>|#{2,}\s*(?:instruction|system|response)s?\b",
+    r"^[^\w\n]*(?:system|assistant|developer)\s*:",
+    r"\[/?INST\]|<\|[a-z_]+\|>|<</?SYS>>|(?<!#)#{2,}\s*(?:instruction|system|response)s?\b",
 )
 _ORDER = re.compile("|".join(f"(?:{form})" for form in _FORMS), re.IGNORECASE | re.MULTILINE)
 # A line of prose goes on where the next one begins small.
-_WRAPPED = re.compile(r"[ \t]*\n[ \t]*(?=[a-z])(?!(?:system|assistant|developer)\b)")
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_CHAT = re.compile(r"<\|im_end\|>.*?<\|im_start\|>assistant\n?|\[INST\].*?\[/INST\]", re.DOTALL)
+_WRAPPED = re.compile(r"(?<![ \t])[ \t]*\n[ \t]*(?=[a-z])(?!(?:system|assistant|developer)\b)")
+_COMMENT = ("<!--", "-->")
+_CHATS = (("<|im_end|>", "<|im_start|>assistant"), ("[INST]", "[/INST]"))
 
 
 def defuse(text: str) -> tuple[str, int]:
@@ -50,18 +50,29 @@ def defuse(text: str) -> tuple[str, int]:
     ('The answer to the riddle is a river.', 0)
     """
     whole = _WRAPPED.sub(" ", text)
-    if not (_orders(whole) or _COMMENT.search(text)):
+    shown, enclosed = _cut(whole, *_COMMENT)
+    if not (enclosed or _orders(whole)):
         return text, 0
-    text, comments = _COMMENT.subn(" ", whole)
-    text, chats = _CHAT.subn(" ", text)
+    for marks in _CHATS:
+        shown, chats = _cut(shown, *marks)
+        enclosed += chats
     kept, orders = list[str](), 0
-    for start, end in sentence_spans(text):
-        sentence = text[start:end]
+    for start, end in sentence_spans(shown):
+        sentence = shown[start:end]
         if _orders(sentence):
             orders += 1
         else:
             kept.append(sentence.strip())
-    return " ".join(kept), comments + chats + orders
+    return " ".join(kept), enclosed + orders
+
+
+def _cut(text: str, opening: str, closing: str) -> tuple[str, int]:
+    """Return a text without what stands between two marks, and how often that was; a regex would take square time."""
+    kept, at = list[str](), 0
+    while (start := text.find(opening, at)) >= 0 and (end := text.find(closing, start + len(opening))) >= 0:
+        kept.append(text[at:start])
+        at = end + len(closing)
+    return " ".join([*kept, text[at:]]), len(kept)
 
 
 def _orders(text: str) -> bool:
