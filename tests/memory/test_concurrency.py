@@ -300,14 +300,19 @@ store.add([Passage("second", id="c2")])
 process = in_child(lambda: (store.add([Passage("third", id="c3")]), look(63)))
 held.set()
 wait(process)
-# The parent closes first, and takes the write-ahead log with it.
+# The parent closes first, and whoever comes after it; none takes away the write-ahead log that the children use.
 closed, told = os.pipe()
-process = in_child(lambda: (os.read(closed, 1), store.add([Passage("fourth", id="c4")])))
+children = [
+    in_child(lambda: (look(63), os.read(closed, 1), store.add([Passage("fourth", id="c4")]), store.close())),
+    in_child(lambda: (os.read(closed, 1), store.add([Passage("fifth", id="c5")]))),
+]
 store.close()
-os.write(told, b".")
-wait(process)
+MemoryStore({folder!r}, embedder=FakeEmbedder(), graph=FakeGraph()).close()
+os.write(told, b"..")
+for process in children:
+    wait(process)
 store = MemoryStore({folder!r}, embedder=FakeEmbedder(), graph=FakeGraph())
-assert len(store) == 64 and store.check().ok
+assert len(store) == 65 and store.check().ok
 store.close()
 print("forked")
 """

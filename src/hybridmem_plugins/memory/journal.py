@@ -9,15 +9,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from weakref import WeakSet
 
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.memory import schema
+from hybridmem_plugins.memory.forking import take_locks
 from hybridmem_plugins.memory.snapshot import Errors, Snapshot, Transaction
 
 FILE_NAME = "journal.sqlite"
 CACHE_FOLDER = "caches"
 
-# Connections of a process that forked, kept since closing them here could take the log from those who use it.
+_journals: WeakSet[Journal] = WeakSet()
+
+# Connections of the process that this one was forked from, kept since closing one here could undo what it is writing.
 _inherited: list[sqlite3.Connection] = []
 
 
@@ -45,7 +49,7 @@ class Journal:
         self._guard = threading.RLock()
         self._idle: list[sqlite3.Connection] = []
         self._all: list[sqlite3.Connection] = []
-        self._process = os.getpid()
+        self._forked = False
         self._sealed = False
         self.read_only = self._prepare_folder(read_only)
         try:
@@ -56,6 +60,7 @@ class Journal:
         except BaseException:
             self.close()
             raise
+        _journals.add(self)
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -171,15 +176,14 @@ class Journal:
         return not writable if read_only is None else read_only
 
     def _check_file(self) -> None:
-        """See that this process may go on with its connections, and that their file is still the memory's."""
+        """See that this process has a connection of its own to write, and that its file is still the memory's."""
         if self.file is None:
             return
-        if self._process != os.getpid():
-            # SQLite's locks stay with the process that forked: others would delete the log that is written to here.
-            _inherited.extend(self._all)
-            self._process, self._all, self._idle = os.getpid(), [], []
-            with self._errors.translated():
-                self._writer = self._connect()
+        with self._guard:
+            if self._forked:
+                with self._errors.translated():
+                    self._writer = self._connect()
+                self._forked = False
         try:
             there = self.file.stat().st_ino == self._inode
         except FileNotFoundError:
@@ -187,6 +191,18 @@ class Journal:
         if not there:
             msg = "the memory was removed or replaced while it was open; open it again"
             raise FileNotFoundError(errno.ENOENT, msg, str(self.file))
+
+    def _leave_parent(self) -> None:
+        """Give up the connections of the process that this one was forked from."""
+        self._guard = threading.RLock()  # a thread that is not here may have held the other
+        if self.file is None or not (self._all or self._forked):
+            return
+        _inherited.extend(self._all)
+        self._all, self._idle, self._forked = [], [], True
+        try:
+            take_locks(self.file)
+        except OSError:
+            self._inode = None  # without them nothing would be safe: it must be opened again
 
     def _unwatched(self) -> str:
         """Return how to read in a folder where SQLite cannot make the file beside the journal that it needs.
@@ -237,3 +253,12 @@ class Journal:
         finally:
             if self._writer.in_transaction:
                 self._writer.rollback()
+
+
+def _leave_parents() -> None:
+    for journal in list(_journals):
+        journal._leave_parent()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where no process forks
+    os.register_at_fork(after_in_child=_leave_parents)
