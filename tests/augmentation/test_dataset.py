@@ -313,6 +313,10 @@ def test_beir_folder(tmp_path):
 def test_the_same_id_twice_is_refused():
     with pytest.raises(ValueError, match="Row 'q0' comes twice"):
         build(examples=[EXAMPLES[0], EXAMPLES[1], EXAMPLES[0]])
+    copied = [EXAMPLES[0], {**EXAMPLES[1], "id": "q0#1"}]
+    assert len({row["id"] for row in build(examples=copied)}) == 2
+    with pytest.raises(ValueError, match="Row 'q0#1' comes twice"):
+        build(examples=copied, copies=2)
     with pytest.raises(TypeError, match="examples is one dict"):
         build(examples=EXAMPLES[0])
 
@@ -374,3 +378,20 @@ def test_a_file_in_another_encoding_is_named_with_the_line(tmp_path):
     file.write_bytes('{"id": "a"}\n{"id": "é"}\n'.encode("latin-1"))
     with pytest.raises(ValueError, match=r"rows\.jsonl, line 2: not JSON in UTF-8"):
         list(read_rows(file))
+
+
+@pytest.mark.parametrize("inserting", ["fake_citations", "page_furniture", "html_boilerplate"])
+def test_inserted_text_is_no_evidence(inserting):
+    said = [str(year) for year in range(1985, 2005)] if inserting != "html_boilerplate" else ["Facebook"] * 20
+    chunks = [Passage(f"It was the year {answer}. Rain fell.", None, f"y{n}") for n, answer in enumerate(said)]
+    dull = "The crew sailed on. " * 6
+    examples = [
+        {"id": f"q{n}", "question": "What?", "answers": [answer],
+         "context": {"text": f"It is {answer}. {dull}", "title": "Ship", "id": f"g{n}"}}
+        for n, answer in enumerate(said)
+    ]  # fmt: skip
+    noise = {"truncate_head": 1.0, inserting: 1.0}
+    harsh = NoisyContextAugmenter(rates=noise, severity={"truncate_head": 0.4, inserting: 1.0}, mix={"noisy": 1.0})
+    rows = list(build(harsh, examples, chunks, copies=20))
+    assert [row["id"] for row in rows if row["labels"]["answerable"] or check_row(row)] == []
+    assert any(inserting in row["labels"]["operators"] for row in rows)

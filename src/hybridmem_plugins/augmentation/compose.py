@@ -9,7 +9,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from hybridmem_plugins.augmentation.answers import contains_answer
-from hybridmem_plugins.augmentation.edits import Draft, random_for
+from hybridmem_plugins.augmentation.edits import Change, Draft, random_for
 from hybridmem_plugins.augmentation.examples import Example
 from hybridmem_plugins.augmentation.labels import consistent, supported_answer
 from hybridmem_plugins.augmentation.operators import OPERATORS
@@ -169,6 +169,7 @@ def noise_passages(
     example: Example | None = None,
 ) -> None:
     """Apply the operators that the recipe chooses for each of some passages of a draft."""
+    giveaways = example.giveaways if example else []
     for index in indices:
         for name, severity in recipe.passage(rng, draft.passages[index]):
             operator = OPERATORS[name]
@@ -177,21 +178,25 @@ def noise_passages(
                 others = store.passages[:50] if store else draft.passages
                 for change in operator.run(passage, severity, rng, others):
                     draft.set_field(index, name, change.field, change.after)
-            elif operator.kind == "neighbour":
-                following = _neighbour(draft, index, store, example)
-                draft.change_text(index, name, operator.run(passage.text, severity, rng, following))
             else:
-                draft.change_text(index, name, operator.run(passage.text, severity, rng))
+                following = (_neighbour(draft, index, store),) if operator.kind == "neighbour" else ()
+                changes = operator.run(passage.text, severity, rng, *following)
+                safe = [change for change in changes if not _gives_away(change, passage.text, giveaways)]
+                draft.change_text(index, name, safe)
             draft.record(name, severity, known)
 
 
-def _neighbour(draft: Draft, index: int, store: ChunkStore | None, example: Example | None) -> str:
-    """Give the text of the next chunk, unless it holds the answer: a wrong passage must stay wrong."""
-    passage: Passage = draft.passages[index]
-    text = store.after(passage) if store else "".join(other.text for other in draft.passages[index + 1 : index + 2])
-    if text and example and store and contains_answer(text, example.giveaways):
-        return ""
-    return text
+def _neighbour(draft: Draft, index: int, store: ChunkStore | None) -> str:
+    """Give the text of the next chunk."""
+    if store:
+        return store.after(draft.passages[index])
+    return "".join(other.text for other in draft.passages[index + 1 : index + 2])
+
+
+def _gives_away(change: Change, text: str, giveaways: Sequence[str]) -> bool:
+    """Tell whether a change inserts an answer ("see Norwell 1990"): evidence is only what the passage says itself."""
+    inserted = change.after if change.start == change.end else ""
+    return contains_answer(inserted, giveaways) and inserted.strip() not in text
 
 
 _NEED_NO_POOL = frozenset({"near_duplicate", "order", "split_chunk", "swapped_ids"})

@@ -66,7 +66,7 @@ class NoisyDataset:
         # A `datasets.Dataset` is a list too, but no `Sequence`.
         if hasattr(self._examples, "__len__") and hasattr(self._examples, "__getitem__"):
             self._checked = list(self._read(self._examples))
-            _check_ids(example for example in self._checked if isinstance(example, Example))
+            _check_ids((example for example in self._checked if isinstance(example, Example)), copies)
             self._examples_sha256 = hash_all(self._checked)
         self.datasheet = self.new_datasheet()
 
@@ -169,8 +169,7 @@ class NoisyDataset:
             yield f"contaminated: {shared}" if shared else example
 
     def _rows(self, example: Example) -> list[dict[str, Any]]:
-        names = [example.id if not copy else f"{example.id}#{copy}" for copy in range(self._copies)]
-        rows = [self._row(example, name) for name in names]
+        rows = [self._row(example, name) for name in _row_ids(example, self._copies)]
         for row in rows:
             self.datasheet.count(row)
         return rows
@@ -242,14 +241,22 @@ def _check_settings(copies: int, validation: float, on_bad_row: str) -> None:
         raise ValueError(msg)
 
 
-def _check_ids(examples: Iterable[Example]) -> None:
-    """Check that ids are unique, as an id alone decides on a row's noise."""
+def _row_ids(example: Example, copies: int) -> list[str]:
+    return [example.id, *(f"{example.id}#{copy}" for copy in range(1, copies))]
+
+
+def _check_ids(examples: Iterable[Example], copies: int) -> None:
+    """Check that the ids of rows are unique, as an id alone decides on a row's noise."""
     seen: set[str] = set()
     for example in examples:
-        if example.id in seen:
-            msg = f"Row {example.id!r} comes twice: make ids unique (copies=2 gives two rows of each example)."
-            raise ValueError(msg)
-        seen.add(example.id)
+        for row_id in _row_ids(example, copies):
+            if row_id in seen:
+                msg = (
+                    f"Row {row_id!r} comes twice: make ids unique (copies=2 gives two rows of each example, of 'a' the "
+                    "rows 'a' and 'a#1')."
+                )
+                raise ValueError(msg)
+            seen.add(row_id)
 
 
 def _sources(
