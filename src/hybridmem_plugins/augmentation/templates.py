@@ -1,7 +1,8 @@
 """Prompt templates: one form for training, evaluation and generation, so that all three see the same text.
 
 A model tuned on one exact prompt may answer well under that prompt only, hence several templates. Retrieved text is
-data, never instruction: every template fences it, and a passage cannot close its fence.
+data, never instruction, as every template says. `numbered` and `xml` fence it besides, and a passage cannot close its
+fence; `finetune_rag`, which keeps to the form of its paper, has none.
 """
 
 from __future__ import annotations

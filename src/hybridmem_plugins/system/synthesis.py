@@ -129,7 +129,7 @@ class Synthesis:
         return _merged(cleaned)
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
-        """Return the chat for a question and its passages as they stand, which are fenced as data."""
+        """Return the chat for a question and its passages as they stand, in the form of the template."""
         return get_template(self.template).messages(question, passages)
 
     def _statements(self, facts: Sequence[Fact]) -> list[Fact]:
