@@ -300,6 +300,19 @@ store.add([Passage("second", id="c2")])
 process = in_child(lambda: (store.add([Passage("third", id="c3")]), look(63)))
 held.set()
 wait(process)
+# Another thread is writing.
+ended = threading.Event()
+
+def write():
+    while not ended.is_set():
+        store.add([Passage(f"{{os.urandom(8)}}", id="again")])
+
+writer = threading.Thread(target=write)
+writer.start()
+for _ in range(5):
+    wait(in_child(lambda: (look(60), store.add([Passage("by a child", id="child")]))))
+ended.set()
+writer.join()
 # The parent closes first, and whoever comes after it; none takes away the write-ahead log that the children use.
 closed, told = os.pipe()
 children = [
@@ -312,7 +325,7 @@ os.write(told, b"..")
 for process in children:
     wait(process)
 store = MemoryStore({folder!r}, embedder=FakeEmbedder(), graph=FakeGraph())
-assert len(store) == 65 and store.check().ok
+assert len(store) == 67 and store.check().ok
 store.close()
 print("forked")
 """

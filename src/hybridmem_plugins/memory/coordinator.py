@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 # Caches are written on close and after this many changes (or three quarters of all passages, so that a growing memory
 # writes them whenever it has become four times as large).
 SAVE_AFTER = 10_000
+
+_coordinators: WeakSet[Coordinator] = WeakSet()
 
 Added = tuple[list[int], Batch, NDArray[np.float32]]
 
@@ -48,6 +52,7 @@ class Coordinator:
         self._local = threading.local()
         self._unsaved = 0
         self.closed = False
+        _coordinators.add(self)
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -155,6 +160,29 @@ class Coordinator:
                 self.caches.close()
                 self.journal.close()
 
+    def before_fork(self) -> None:
+        """Wait until no thread is at work here: a child would have its locks for ever, and half of its change."""
+        self._local.forking = False
+        at_work = self.snapshot is not None or getattr(self._local, "writing", False)
+        if at_work or not self._writer.acquire(timeout=self._timeout):
+            return
+        try:
+            self._lock.acquire_write(self._timeout)
+            self._local.forking = True
+        except TimeoutError:
+            self._writer.release()
+
+    def after_fork(self) -> None:
+        """Let the threads of the process that forked go on."""
+        if getattr(self._local, "forking", False):  # not for one that another thread has made meanwhile
+            self._lock.release_write()
+            self._writer.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin with locks and connections of the child's own."""
+        self._lock, self._writer = ReadWriteLock(), threading.Lock()
+        self.journal.leave_parent()
+
     def _enter_level(self, stack: ExitStack) -> Snapshot:
         """Take the read lock and a snapshot, with the caches at the same version."""
         with ExitStack() as attempt:
@@ -243,3 +271,19 @@ class Coordinator:
         except (OSError, MemoryFormatError, sqlite3.Error) as error:
             logger.warning("the caches of %s could not be saved (nothing is lost): %s", self.journal.folder, error)
         return False
+
+
+def _for_all(call: Callable[[Coordinator], None]) -> Callable[[], None]:
+    def call_all() -> None:
+        for coordinator in list(_coordinators):
+            call(coordinator)
+
+    return call_all
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where no process forks
+    os.register_at_fork(
+        before=_for_all(Coordinator.before_fork),
+        after_in_parent=_for_all(Coordinator.after_fork),
+        after_in_child=_for_all(Coordinator.after_fork_in_child),
+    )

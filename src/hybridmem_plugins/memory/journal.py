@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from weakref import WeakSet
 
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.memory import schema
@@ -18,8 +17,6 @@ from hybridmem_plugins.memory.snapshot import Errors, Snapshot, Transaction
 
 FILE_NAME = "journal.sqlite"
 CACHE_FOLDER = "caches"
-
-_journals: WeakSet[Journal] = WeakSet()
 
 # Connections of the process that this one was forked from, kept since closing one here could undo what it is writing.
 _inherited: list[sqlite3.Connection] = []
@@ -60,7 +57,6 @@ class Journal:
         except BaseException:
             self.close()
             raise
-        _journals.add(self)
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -153,6 +149,18 @@ class Journal:
             self._all.clear()
             self._idle.clear()
 
+    def leave_parent(self) -> None:
+        """Give up the connections of the process that this one was forked from."""
+        self._guard = threading.RLock()  # a thread that is not here may have held the other
+        if self.file is None or not (self._all or self._forked):
+            return
+        _inherited.extend(self._all)
+        self._all, self._idle, self._forked = [], [], True
+        try:
+            take_locks(self.file)
+        except OSError:
+            self._inode = None  # without them nothing would be safe: it must be opened again
+
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _prepare_folder(self, read_only: bool | None) -> bool:
@@ -191,18 +199,6 @@ class Journal:
         if not there:
             msg = "the memory was removed or replaced while it was open; open it again"
             raise FileNotFoundError(errno.ENOENT, msg, str(self.file))
-
-    def _leave_parent(self) -> None:
-        """Give up the connections of the process that this one was forked from."""
-        self._guard = threading.RLock()  # a thread that is not here may have held the other
-        if self.file is None or not (self._all or self._forked):
-            return
-        _inherited.extend(self._all)
-        self._all, self._idle, self._forked = [], [], True
-        try:
-            take_locks(self.file)
-        except OSError:
-            self._inode = None  # without them nothing would be safe: it must be opened again
 
     def _unwatched(self) -> str:
         """Return how to read in a folder where SQLite cannot make the file beside the journal that it needs.
@@ -253,12 +249,3 @@ class Journal:
         finally:
             if self._writer.in_transaction:
                 self._writer.rollback()
-
-
-def _leave_parents() -> None:
-    for journal in list(_journals):
-        journal._leave_parent()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, where no process forks
-    os.register_at_fork(after_in_child=_leave_parents)
