@@ -270,6 +270,10 @@ class HybridMemory:
         """Return the number of passages."""
         return len(self._store)
 
+    def __bool__(self) -> bool:
+        """Say yes, also while it is empty or closed, so that `memory or HybridMemory()` never takes another one."""
+        return True
+
     @property
     def graph(self) -> nx.MultiDiGraph:
         """The knowledge graph as a read-only `networkx.MultiDiGraph` that follows every later change.

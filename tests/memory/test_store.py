@@ -422,3 +422,9 @@ async def test_every_call_of_a_memory_has_an_async_twin() -> None:
         assert [passage.text for passage in await memory.aget(["2", "3"])] == ["Two"]
         assert await memory.adelete_where({"x": 1}) == ["1"]
         assert await memory.acompact()
+
+
+def test_a_memory_is_there_while_it_is_empty_or_closed() -> None:
+    with HybridMemory() as memory:
+        assert (memory or None) is memory
+    assert (memory or None) is memory
