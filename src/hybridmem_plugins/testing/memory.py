@@ -55,6 +55,17 @@ class MemorySuite:
                 hops = [explained.explain(question.question).hops for explained in (memory, embedded)]
                 assert hops[0] == hops[1]
 
+    def test_texts_that_no_title_tells_of_are_read_alike(self) -> None:
+        """Without titles, with files' names and numbers for them, and among copies that differ in a detail."""
+        titles = ("", "doc_{}.txt", "{}")
+        corpus = [replace(p, title=titles[i % 3].format(i) or None) for i, p in enumerate(load_corpus())]
+        corpus += [Passage(f"In version {n}: The default timeout is {n + 3} seconds.", id=f"v{n}") for n in range(12)]
+        with self.make() as memory, HybridMemory() as embedded:
+            memory.add(corpus)
+            embedded.add(corpus)
+            for question in [*(one.question for one in load_questions()), "What is the timeout in version 7?"]:
+                self._alike(memory, embedded, question, None, "auto")
+
     def test_filters_hold_in_every_tier(self) -> None:
         """What a filter excludes is not returned, not walked over and not counted: as if it were not there."""
         with self.make() as memory:
