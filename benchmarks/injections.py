@@ -16,7 +16,7 @@ from typing import Any
 
 from hybridmem_plugins import HybridMemory, HybridMemorySystem, LocalModel, Passage
 from hybridmem_plugins.augmentation.answers import contains_answer
-from hybridmem_plugins.comparison.replies import fingerprint
+from hybridmem_plugins.generation.fingerprints import fingerprint
 from hybridmem_plugins.samples import load_corpus
 
 STYLES = {

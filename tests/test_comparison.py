@@ -93,6 +93,8 @@ def test_ones_own_folder_is_read(folder: Path) -> None:
     first, _, third = benchmark.questions
     assert (first.answers, first.type, first.gold) == (("Charles Babbage",), "one", ("engine",))
     assert third.answers == ()
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\tengine\t1.0\n1\tbread\t0.0\n\n")
+    assert load_benchmark(folder).questions[0].gold == ("engine",)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,7 @@ def test_ones_own_folder_is_read(folder: Path) -> None:
         (lambda f: (f / "corpus.jsonl").write_text("{oops\n"), ValueError, "line 1: not JSON"),
         (lambda f: (f / "corpus.jsonl").write_text('{"_id": "1"}\n'), ValueError, "line 1: no text"),
         (lambda f: (f / "corpus.jsonl").write_text(""), ValueError, "0 passages"),
+        (lambda f: (f / "qrels" / "test.tsv").write_text(f"{GOLD}3 bread 1\n"), ValueError, "line 4: expected query"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(folder: Path, change: Any, error: Any, message: str) -> None:

@@ -115,6 +115,18 @@ def test_trace_log_round_trip(tmp_path):
     assert first.gold is None
 
 
+def test_what_a_kill_left_of_a_line_spoils_neither_log_nor_next_line(tmp_path):
+    file = tmp_path / "traces.jsonl"
+    log = TraceLog(file)
+    for question in ("Où?", "Quand?"):
+        log.add(question, PASSAGES)
+        file.write_bytes(file.read_bytes() + '{"question": "é'.encode()[:-1])
+        assert [trace.question for trace in read_traces(file)] == ["Où?", "Quand?"][: 1 + (question == "Quand?")]
+    file.write_text("oops\n" + file.read_text(errors="replace"))
+    with pytest.raises(ValueError, match="line 1: not JSON"):
+        list(read_traces(file))
+
+
 def worst(made, heldout):
     distances = made.distance(heldout)
     print(sorted(((round(v, 3), n) for n, v in distances.items()), reverse=True)[:8])

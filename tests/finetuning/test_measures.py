@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import replace
 
 import pytest
 
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.operators import OPERATORS
 from hybridmem_plugins.augmentation.templates import ABSTENTION
-from hybridmem_plugins.finetuning.evaluate import is_noisy
+from hybridmem_plugins.finetuning.evaluate import is_noisy, keep_items, run_items
 from hybridmem_plugins.finetuning.ifeval import CHECKERS, followed
 from hybridmem_plugins.finetuning.metrics import bootstrap, paired_difference, score_answer
-from hybridmem_plugins.finetuning.sets import NegativePool, reading_items, split_by_document
+from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, reading_items, split_by_document
 from hybridmem_plugins.finetuning.unseen import UNSEEN, damage
+from hybridmem_plugins.generation import LocalModel
 
 CASES = [
     ("punctuation:no_comma", {}, "No comma here", "One, two"),
@@ -108,3 +111,43 @@ def test_no_document_is_on_both_sides():
     assert len(held) >= 10
     assert not {row["title"] for row in train} & {row["title"] for row in held}
     assert split_by_document(_rows(40), 10)[1] == held
+
+
+def test_an_evaluation_keeps_replies_as_they_come_and_goes_on_where_it_was_killed(tiny, tokenizer, tmp_path):
+    local = LocalModel.from_objects(tiny, tokenizer, batch_size=1)
+    items = [
+        EvalItem(f"s/clean/0/{n}", "s", "clean", 0.0, f"who wrote {n} ?", [{"text": "ada wrote it ."}], ["ada"])
+        for n in range(9)
+    ]
+    file, asked, answer = tmp_path / "out" / "replies.jsonl", [], local.generate_ids
+
+    def counted(prompts, *options):
+        if stop_after is not None and len(asked) >= stop_after:
+            raise KeyboardInterrupt
+        asked.extend(prompts)
+        return answer(prompts, *options)
+
+    def kept():
+        return [json.loads(line)["id"] for line in file.read_text().splitlines()]
+
+    local.generate_ids = counted
+    stop_after = 8
+    with pytest.raises(KeyboardInterrupt):
+        keep_items(local, items, file, ["run"])
+    assert kept() == [item.id for item in items[:8]]
+    file.write_bytes(file.read_bytes()[:-30])
+    stop_after = None
+    asked.clear()
+    whole = keep_items(local, items, file, ["run"])
+    assert (len(asked), kept()) == (2, [item.id for item in items])
+    assert [{name: value for name, value in one.items() if name != "key"} for one in whole] == run_items(local, items)
+    asked.clear()
+    assert keep_items(local, items, file, ["run"]) == whole
+    assert not asked
+    other = [replace(items[0], question="who ?"), *items[1:]]
+    for changed, options, count in ((other, {}, 1), (items, {"resume": False}, 9)):
+        keep_items(local, changed, file, ["run"], **options)
+        assert (len(asked), len(kept())) == (count, 9)
+        asked.clear()
+    keep_items(local, items, file, ["another run"])
+    assert len(asked) == 9

@@ -267,8 +267,12 @@ def _locate(answer: str, gold: Sequence[Passage]) -> tuple[str, tuple[str, ...]]
     return (", ".join(found), found) if found and all(spans) else (answer, ())
 
 
-def read_rows(path: str | Path) -> Iterator[Any]:
+def read_rows(path: str | Path, *, torn: bytes | None = None) -> Iterator[Any]:
     """Stream the objects of a JSON-lines file (`.gz` too), or those of one JSON array.
+
+    Args:
+        path: The file.
+        torn: How a line begins that a kill may have cut, and that is then passed over.
 
     Raises:
         ValueError: A line is no JSON; the message names file and line.
@@ -281,8 +285,15 @@ def read_rows(path: str | Path) -> Iterator[Any]:
             return
         file.seek(0)
         for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _loaded(line, f"{path}, line {number}")
+            if not line.strip():
+                continue
+            try:
+                row = _loaded(line, f"{path}, line {number}")
+            except ValueError:
+                if torn is None or not line.startswith(torn):
+                    raise
+            else:
+                yield row
 
 
 _LOOKED_AT = 64
@@ -312,11 +323,7 @@ def read_beir(folder: str | Path, split: str = "test") -> tuple[list[dict[str, A
     """
     folder = Path(folder)
     chunks = [as_passage(row) for row in read_rows(folder / "corpus.jsonl")]
-    gold: dict[str, list[str]] = {}
-    for line in (folder / "qrels" / f"{split}.tsv").read_text(encoding="utf-8").splitlines()[1:]:
-        query, passage, relevance = line.split("\t")
-        if float(relevance) > 0:
-            gold.setdefault(query, []).append(passage)
+    gold = read_qrels(folder / "qrels" / f"{split}.tsv")
     examples = []
     for row in read_rows(folder / "queries.jsonl"):
         metadata = row.get("metadata") or {}
@@ -329,6 +336,27 @@ def read_beir(folder: str | Path, split: str = "test") -> tuple[list[dict[str, A
         msg = f"{folder}: no query has metadata.answer or metadata.answers, so nothing can be labelled."
         raise ValueError(msg)
     return examples, chunks
+
+
+def read_qrels(file: Path) -> dict[str, list[str]]:
+    """Read which passages are relevant to which query from BEIR's table of query, passage and score.
+
+    Raises:
+        ValueError: A line has not three columns, or a score that is no number.
+    """
+    gold: dict[str, list[str]] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if number == 1 or not line.strip():
+            continue
+        try:
+            query, passage, score = line.split("\t")
+            relevant = float(score) > 0
+        except ValueError as error:
+            msg = f"{file}, line {number}: expected query, passage and score, parted by tabs ({error})."
+            raise ValueError(msg) from error
+        if relevant:
+            gold.setdefault(query, []).append(passage)
+    return gold
 
 
 def check_chunks(chunks: Iterable[Any], title_key: str = "title") -> list[Passage]:

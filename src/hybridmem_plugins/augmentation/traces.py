@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridmem_plugins.augmentation.examples import as_passage, read_rows
+from hybridmem_plugins.line_files import append_lines
 from hybridmem_plugins.passage import Passage
 
 
@@ -46,9 +47,11 @@ class TraceLog:
     def add(self, question: str, passages: Iterable[Any]) -> None:
         """Append one retrieval."""
         kept = tuple(as_passage(item) for item in passages if _has_text(item))
-        line = json.dumps(Trace(question, kept).as_dict(), ensure_ascii=False)
-        with self._lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with self._lock:
+            append_lines(self.path, [Trace(question, kept).as_dict()])
+
+
+_OWN_LINE = b'{"question"'
 
 
 def _has_text(item: Any) -> bool:
@@ -59,13 +62,13 @@ def _has_text(item: Any) -> bool:
 def read_traces(source: str | Path | Iterable[Any]) -> Iterator[Trace]:
     """Read traces from a JSON-lines file or from objects; spans that are no retrievals are passed over.
 
-    Known forms: this package's own; LangChain runs of type "retriever"; LlamaIndex `RetrievalEndEvent`s; OpenInference
-    spans of kind RETRIEVER, attributes flat or nested.
+    So is what a killed process left of a line of `TraceLog`. Known forms: this package's own; LangChain runs of type
+    "retriever"; LlamaIndex `RetrievalEndEvent`s; OpenInference spans of kind RETRIEVER, attributes flat or nested.
 
     Raises:
         ValueError: Not one retrieval was found.
     """
-    rows: Iterable[Any] = read_rows(source) if isinstance(source, str | Path) else source
+    rows: Iterable[Any] = read_rows(source, torn=_OWN_LINE) if isinstance(source, str | Path) else source
     count = 0
     for row in rows:
         trace = row if isinstance(row, Trace) else read_trace(row)

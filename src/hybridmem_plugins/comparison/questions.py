@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hybridmem_plugins.augmentation.examples import read_qrels
 from hybridmem_plugins.passage import Passage
 
 SAMPLES = "samples"
@@ -66,7 +66,8 @@ def load_benchmark(source: str | Path) -> Benchmark:
         if not (folder / name).is_file():
             msg = f"{folder} has no {name}. Give a folder with corpus.jsonl and queries.jsonl (BEIR), or 'samples'."
             raise FileNotFoundError(msg)
-    gold = _gold(folder / "qrels" / "test.tsv")
+    qrels = folder / "qrels" / "test.tsv"
+    gold = read_qrels(qrels) if qrels.is_file() else {}
     passages = [
         _passage(str(record["_id"]), record.get("title"), str(record["text"]))
         for record in _records(folder / "corpus.jsonl", ("_id", "text"))
@@ -129,13 +130,3 @@ def _records(file: Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
             raise ValueError(msg)
         records.append(record)
     return records
-
-
-def _gold(file: Path) -> dict[str, list[str]]:
-    gold: dict[str, list[str]] = defaultdict(list)
-    if file.is_file():
-        for line in file.read_text(encoding="utf-8").splitlines()[1:]:
-            question, passage, score = line.split("\t")
-            if int(score) > 0:
-                gold[question].append(passage)
-    return gold

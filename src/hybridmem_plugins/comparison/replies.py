@@ -6,13 +6,11 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from hybridmem_plugins.generation.loading import adapter_caution, adapter_reading, resolve_adapter
-from hybridmem_plugins.generation.local_model import BASE
+from hybridmem_plugins.line_files import append_lines, read_lines
 from hybridmem_plugins.system.models import Asked, LocalChat, Messages, ReadingMode, Reply
 
 
@@ -36,14 +34,8 @@ class KeptReplies:
         self.processor: dict[str, float] = {}
         self.alone: dict[str, bool] = {}
         self._known: dict[str, Reply] = {}
-        if file.is_file():
-            kept = file.read_bytes()
-            for line in kept.split(b"\n"):
-                with suppress(ValueError):  # An interrupted run may have left half a line, even half a character.
-                    self._remember(json.loads(line))
-            if kept and not kept.endswith(b"\n"):
-                with file.open("ab") as appended:  # or the next record would join it
-                    appended.write(b"\n")
+        for record in read_lines(file):
+            self._remember(record)
 
     def _remember(self, record: dict[str, object]) -> None:
         key = str(record["key"])
@@ -100,16 +92,18 @@ class KeptReplies:
             started, used = time.perf_counter(), time.process_time()
             replies = answer(list(new.values()))
             share, used = (time.perf_counter() - started) / len(new), (time.process_time() - used) / len(new)
+            records: list[dict[str, object]] = [
+                {
+                    "key": key, "model": self.fingerprint, "text": reply.text, "seconds": round(share, 4),
+                    "alone": len(new) == 1, "processor_seconds": round(used, 4), "input_tokens": reply.input_tokens,
+                    "output_tokens": reply.output_tokens,
+                }
+                for key, reply in zip(new, replies, strict=True)
+            ]  # fmt: skip
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a", encoding="utf-8") as file:
-                for key, reply in zip(new, replies, strict=True):
-                    record: dict[str, object] = {
-                        "key": key, "model": self.fingerprint, "text": reply.text, "seconds": round(share, 4),
-                        "alone": len(new) == 1, "processor_seconds": round(used, 4), "input_tokens": reply.input_tokens,
-                        "output_tokens": reply.output_tokens,
-                    }  # fmt: skip
-                    self._remember(record)
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            append_lines(self.file, records)
+            for record in records:
+                self._remember(record)
         return [self._known[key] for key in keys]
 
     async def areply(self, messages: Messages) -> Reply:
@@ -130,18 +124,3 @@ class KeptReplies:
 
 def _told(asked: Asked) -> list[Any]:
     return [asked.question, asked.template, [asdict(replace(passage, id=None)) for passage in asked.passages]]
-
-
-def fingerprint(model: str, adapter: str | Path) -> str:
-    """Return a short text that changes with a model's name and an adapter's weights."""
-    if str(adapter) == BASE:
-        return f"{model}|{BASE}"
-    weights = Path(resolve_adapter(adapter)) / "adapter_model.safetensors"
-    told = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights.is_file() else "hub"
-    weights_of_reading = adapter_reading(adapter)
-    reading = (
-        "together"
-        if weights_of_reading is None
-        else "each " + ", ".join(f"{value:g}" for value in asdict(weights_of_reading).values())
-    )
-    return f"{model}|{Path(str(adapter)).name}|{told}|caution {adapter_caution(adapter):g}|read {reading}"

@@ -10,8 +10,9 @@ from typing import Any
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.templates import is_abstention, read_reply
 from hybridmem_plugins.comparison.questions import ID_KEY, Benchmark, Question
-from hybridmem_plugins.comparison.replies import KeptReplies, fingerprint
+from hybridmem_plugins.comparison.replies import KeptReplies
 from hybridmem_plugins.finetuning.metrics import score_answer
+from hybridmem_plugins.generation.fingerprints import fingerprint
 from hybridmem_plugins.generation.local_model import BASE, LocalModel
 from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.memory.filters import Filter

@@ -131,18 +131,21 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Prompts decoded together.")] = 16,
     reading: Annotated[str | None, typer.Option(help="each or together; default: as the adapter answers.")] = None,
     forgetting: Annotated[bool, typer.Option(help="Measure perplexity and IFEval too.")] = True,
+    resume: Annotated[bool, typer.Option(help="Go on with the replies of the same run, or begin anew.")] = True,
 ) -> None:
-    """Measure a model under noise, its abstention, and what it forgot; every reply is kept."""
+    """Measure a model under noise, its abstention, and what it forgot; every reply is kept as it comes."""
     from hybridmem_plugins.finetuning import evaluate as evaluation
     from hybridmem_plugins.finetuning import forgetting as keeping
     from hybridmem_plugins.finetuning.metrics import bootstrap
     from hybridmem_plugins.finetuning.sets import read_rows
-    from hybridmem_plugins.generation import LocalModel
+    from hybridmem_plugins.generation.fingerprints import fingerprint
+    from hybridmem_plugins.generation.local_model import BASE, LocalModel
 
     local = LocalModel(model, adapter=adapter, adapter_scale=scale, batch_size=batch_size)
     mode = local.reads(cast("ReadingMode | None", reading))
-    records = evaluation.run_items(local, evaluation.load_items(data, questions=questions), reading=mode)
-    evaluation.write_records(output / "replies.jsonl", records)
+    items = evaluation.load_items(data, questions=questions)
+    run = [fingerprint(local.name, adapter or BASE), scale]
+    records = evaluation.keep_items(local, items, output / "replies.jsonl", run, reading=mode, resume=resume)
     lines = ["| measure | mean [95% interval] |", "|---|---|"]
     for name in evaluation.VIEWS:
         values = list(evaluation.view(records, name).values())

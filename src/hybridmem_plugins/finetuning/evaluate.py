@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ from hybridmem_plugins.generation.reading import (
     read_questions,
     settle,
 )
+from hybridmem_plugins.line_files import append_lines, read_lines
 from hybridmem_plugins.passage import Passage
 
 HELD_OUT = 400
@@ -83,6 +85,44 @@ def run_items(
     name = local.default_adapter if adapter is None else adapter
     replies = local.generate_ids(prompts, settings, name)
     return [_scored(item, reply.text) for item, reply in zip(items, replies, strict=True)]
+
+
+def keep_items(
+    local: LocalModel,
+    items: Sequence[EvalItem],
+    file: Path,
+    run: Sequence[Any] = (),
+    *,
+    reading: ReadingMode | None = None,
+    resume: bool = True,
+) -> list[Record]:
+    """Do as `run_items`, writing the records as they come, and go on where a killed run stopped.
+
+    Args:
+        local: The model; four of its batches are written at a time.
+        items: What to answer.
+        file: JSON lines of records, each with a `key` of its run and item; those of other runs are dropped.
+        run: What tells this run from others, as plain JSON.
+        reading: See `LocalModel.answer`.
+        resume: Take over the records of an earlier run of the same; False begins anew.
+    """
+    keys = [_key([*run, local.reads(reading), item.as_dict()]) for item in items]
+    kept = {record.get("key"): record for record in read_lines(file)} if resume else {}
+    done = {key: kept[key] for key in keys if key in kept}
+    write_records(file, done.values())
+    waiting = [(key, item) for key, item in zip(keys, items, strict=True) if key not in done]
+    size = 4 * local.batch_size
+    for start in range(0, len(waiting), size):
+        part = waiting[start : start + size]
+        found = run_items(local, [item for _, item in part], reading=reading)
+        records = [{"key": key, **record} for (key, _), record in zip(part, found, strict=True)]
+        append_lines(file, records)
+        done.update((str(record["key"]), record) for record in records)
+    return [done[key] for key in keys]
+
+
+def _key(told: Any) -> str:
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
 
 
 def read_each(
@@ -300,8 +340,10 @@ def by_condition(records: Iterable[Mapping[str, Any]], key: str = "contained") -
 
 
 def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records as JSON lines."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    """Write records as JSON lines, all or none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    append_lines(part, records)
+    part.replace(path)
