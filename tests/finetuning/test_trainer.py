@@ -223,6 +223,8 @@ def test_named_adapters_switch_per_call_and_a_misfit_is_named(tiny, tokenizer, r
     local.load_adapter("a", tmp_path / "a")
     local.load_adapter("b", tmp_path / "b")
     assert local.adapters == ["base", "a", "b"]
+    with pytest.raises(ValueError, match="base has no dial"):
+        local.set_adapter_scale("base", 0.5)
     first, second = (local.chat(chat, adapter=name, max_new_tokens=8) for name in ("a", "b"))
     assert local.chat(chat, adapter="base", max_new_tokens=8).text == alone.text
     assert local.chat(chat, adapter="a", max_new_tokens=8) == first

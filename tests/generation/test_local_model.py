@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,12 @@ def test_settings_of_a_wrong_type_and_lone_texts_are_named(real_model):
         real_model.generate(LIST)
     with pytest.raises(TypeError, match="give a list"):
         real_model.answer("Who wrote it?", "It was written by Ada.")
+
+
+@pytest.mark.parametrize("model", ["/no/such/model", "./model", "~/model", "models/of/mine"])
+def test_a_model_folder_that_is_not_there_is_named(model):
+    with pytest.raises(ValueError, match=f"No model folder at '{Path(model)}'"):
+        LocalModel(model)
 
 
 def test_control_tokens_in_what_is_said_are_text(real_model):

@@ -147,12 +147,17 @@ def test_other_machines_need_a_flag(host: str) -> None:
     assert "--expose" in printed.output
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
-def test_the_page_answers_under_the_address_that_it_is_served_at(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("127.0.0.1",) * 2, ("127.0.0.2",) * 2, ("localhost",) * 2, ("::ffff:127.0.0.1", "127.0.0.1")],
+)
+def test_the_page_answers_under_the_address_that_it_is_served_at(
+    host: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served: list[Any] = []
     monkeypatch.setattr("hybridmem_plugins.page.app.run", lambda *told: served.append(told))
     assert CliRunner().invoke(cli.app, ["serve", "--host", host, "--port", "0"]).exit_code == 0
-    assert host in served[0][-1]
+    assert address in served[0][-1]
     assert "evil.example" not in served[0][-1]
 
 

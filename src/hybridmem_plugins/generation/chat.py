@@ -150,7 +150,7 @@ def parse_tool_calls(text: str) -> ParsedReply:
         return ParsedReply("", calls) if calls else ParsedReply(text)
     reply = ParsedReply(rest)
     for block in blocks:
-        calls = _read_calls(block)
+        calls = _read_calls(block, marked=True)
         reply.calls.extend(calls or [])
         if not calls:
             reply.broken.append(block)
@@ -169,7 +169,8 @@ def words_before_calls(text: str) -> int:
     return safe_length(text, [_OPENING]) if start < 0 else start
 
 
-def _read_calls(text: str) -> list[ToolCall] | None:
+def _read_calls(text: str, *, marked: bool = False) -> list[ToolCall] | None:
+    """Read calls from JSON. Only a marked one may lack its arguments, as any object may have a name."""
     if not text.startswith(("{", "[")):
         return None
     try:
@@ -178,13 +179,18 @@ def _read_calls(text: str) -> list[ToolCall] | None:
         return None
     calls = []
     for item in found if isinstance(found, list) else [found]:
-        arguments = item.get("arguments", item.get("parameters")) if isinstance(item, dict) else None
+        named = isinstance(item, dict) and isinstance(item.get("name"), str)
+        if not named or not (marked or item.keys() & {"arguments", "parameters"}):
+            return None
+        arguments = item.get("arguments", item.get("parameters"))
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments)
             except ValueError:
                 return None
-        if not isinstance(arguments, dict) or not isinstance(item.get("name"), str):
+        if arguments is None:
+            arguments = {}
+        if not isinstance(arguments, dict):
             return None
         calls.append(ToolCall(item["name"], arguments))
     return calls or None

@@ -132,7 +132,15 @@ def _locate(source: str | Path | None) -> tuple[str, dict[str, str]]:
             raise ValueError(msg)
         require("gguf", "llm")
         return str(path.parent), {"gguf_file": path.name}
+    if not path.is_dir() and _is_path(str(source)):
+        msg = f"No model folder at '{path}'."
+        raise ValueError(msg)
     return str(source), {}
+
+
+def _is_path(source: str) -> bool:
+    """Tell whether a source is surely no hub id, which is a name or `owner/name`."""
+    return Path(source).is_absolute() or source.startswith((".", "~")) or source.count("/") > 1
 
 
 def load_tokenizer(source: str | Path | None = None) -> Any:
@@ -254,7 +262,7 @@ def _check_folder(folder: str) -> None:
     if path.is_dir() and not (path / "adapter_model.safetensors").is_file():
         msg = f"'{folder}' has no adapter_model.safetensors. Pickled adapters are not loaded; save it as safetensors."
         raise ValueError(msg)
-    if not path.is_dir() and (path.is_absolute() or str(folder).startswith((".", "~")) or str(folder).count("/") != 1):
+    if not path.is_dir() and (_is_path(folder) or "/" not in folder):
         msg = f"No adapter at '{folder}', and no shipped adapter has that name."
         raise ValueError(msg)
 

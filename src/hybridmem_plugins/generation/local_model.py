@@ -159,8 +159,14 @@ class LocalModel:
             self._active = None
 
     def set_adapter_scale(self, name: str, scale: float) -> None:
-        """Turn an adapter's dial: 0 is the base, 1 the adapter as trained."""
-        self.check_adapter(name)
+        """Turn an adapter's dial: 0 is the base, 1 the adapter as trained.
+
+        Raises:
+            ValueError: No such adapter is loaded, or the scale is negative or not finite.
+        """
+        if self.check_adapter(name) == BASE:
+            msg = f"The base has no dial. Name an adapter: {', '.join(self._adapters) or 'none is loaded'}."
+            raise ValueError(msg)
         with self._lock:
             loading.set_adapter_scale(self.model, name, scale)
 

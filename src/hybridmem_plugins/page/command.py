@@ -41,6 +41,7 @@ def serve(
     from hybridmem_plugins.samples import load_corpus, load_questions
 
     require("nicegui", "serve")
+    host = unmapped(host)
     exposed = not is_loopback(host)
     if exposed and not expose:
         msg = f"{host} can be reached from other machines. Add --expose if everybody there may read this memory."
@@ -72,6 +73,18 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def unmapped(host: str) -> str:
+    """Return the IPv4 address that an IPv6 one stands for, all others unchanged.
+
+    >>> unmapped("::ffff:127.0.0.1"), unmapped("::1")
+    ('127.0.0.1', '::1')
+    """
+    try:
+        return str(getattr(ipaddress.ip_address(host), "ipv4_mapped", None) or host)
+    except ValueError:
+        return host
 
 
 def free_port(host: str, port: int) -> int:
