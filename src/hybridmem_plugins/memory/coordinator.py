@@ -168,6 +168,7 @@ class Coordinator:
             return
         try:
             self._lock.acquire_write(self._timeout)
+            self.journal.hold(min(1.0, self._timeout))  # it may be this thread that reads
             self._local.forking = True
         except TimeoutError:
             self._writer.release()
@@ -175,6 +176,7 @@ class Coordinator:
     def after_fork(self) -> None:
         """Let the threads of the process that forked go on."""
         if getattr(self._local, "forking", False):  # not for one that another thread has made meanwhile
+            self.journal.release()
             self._lock.release_write()
             self._writer.release()
 

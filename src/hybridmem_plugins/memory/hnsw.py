@@ -61,6 +61,7 @@ class HnswGraph:
         self._worker = Workers(1, "hybridmem-hnsw")
         self._last: Future[None] | None = None
         self._error: Exception | None = None
+        self._queued = self._made = 0  # changes
         self._process = os.getpid()
         self.live = 0
         self.dead = 0  # tombstones: still walked through, never returned
@@ -69,6 +70,7 @@ class HnswGraph:
         """Queue unit vectors under labels that were never used before."""
         self._notice_fork()
         self.live += len(rows)
+        self._queued += 1
         self._last = self._worker.submit(self._guarded, self._add, rows, vectors)
 
     def remove(self, rows: Rows) -> None:
@@ -76,11 +78,12 @@ class HnswGraph:
         self._notice_fork()
         self.live -= len(rows)
         self.dead += len(rows)
+        self._queued += 1
         self._last = self._worker.submit(self._guarded, self._remove, rows)
 
     def idle(self) -> bool:
         """Return whether every queued change has been made."""
-        return self._last is None or self._last.done()
+        return self._made == self._queued
 
     def wait(self) -> None:
         """Block until every queued change has been made.
@@ -129,9 +132,11 @@ class HnswGraph:
     def _notice_fork(self) -> None:
         """Give up what was queued when the process forked: no thread of this one will make the change."""
         if self._process != os.getpid():
-            self._process = os.getpid()
+            # The last future is not asked: its lock may have been held when the process forked.
+            self._process, self._last = os.getpid(), None
             if not self.idle():
-                self._error, self._last = RuntimeError("the process forked while hnswlib was at work"), None
+                self._error = RuntimeError("the process forked while hnswlib was at work")
+                self._made = self._queued
 
     def _guarded(self, change: Callable[..., None], *arguments: Any) -> None:
         if self._error is None:
@@ -139,6 +144,7 @@ class HnswGraph:
                 change(*arguments)
             except Exception as error:  # told to whoever waits next
                 self._error = error
+        self._made += 1
 
     def _add(self, rows: Rows, vectors: Vectors) -> None:
         if self._index is None:

@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -46,6 +47,7 @@ class Journal:
         self._guard = threading.RLock()
         self._idle: list[sqlite3.Connection] = []
         self._all: list[sqlite3.Connection] = []
+        self._readers = 0
         self._forked = False
         self._sealed = False
         self.read_only = self._prepare_folder(read_only)
@@ -69,21 +71,23 @@ class Journal:
         self._check_file()
         with self._guard:
             connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            with self._errors.translated():
-                connection = self._connect()
+            self._readers += 1
         try:
+            if connection is None:
+                with self._errors.translated():
+                    connection = self._connect()
             with self._errors.translated():
                 connection.execute("BEGIN")
             yield Snapshot(connection, self._errors, nullcontext())
         finally:
-            if connection.in_transaction:
+            if connection is not None and connection.in_transaction:
                 connection.rollback()
             with self._guard:
-                if self._sealed:
+                self._readers -= 1
+                if connection is not None and self._sealed:
                     self._all.remove(connection)
                     connection.close()
-                else:
+                elif connection is not None:
                     self._idle.append(connection)
 
     # --- writing -----------------------------------------------------------------------------------------------
@@ -149,9 +153,24 @@ class Journal:
             self._all.clear()
             self._idle.clear()
 
+    def hold(self, seconds: float) -> None:
+        """Wait until no thread reads, and let none begin until `release`: a child would have SQLite's own locks for ever."""
+        end = time.monotonic() + seconds
+        while True:
+            self._guard.acquire()
+            if not self._readers or time.monotonic() >= end:
+                return
+            self._guard.release()
+            time.sleep(0.001)
+
+    def release(self) -> None:
+        """Let readers begin again, after `hold`."""
+        self._guard.release()
+
     def leave_parent(self) -> None:
         """Give up the connections of the process that this one was forked from."""
         self._guard = threading.RLock()  # a thread that is not here may have held the other
+        self._readers = 0
         if self.file is None or not (self._all or self._forked):
             return
         _inherited.extend(self._all)
