@@ -154,7 +154,7 @@ class Journal:
             self._idle.clear()
 
     def hold(self, seconds: float) -> None:
-        """Wait until no thread reads, and let none begin until `release`: a child would have SQLite's own locks for ever."""
+        """Wait until no thread reads, and let none begin until `release`: a child would keep SQLite's own locks."""
         end = time.monotonic() + seconds
         while True:
             self._guard.acquire()
