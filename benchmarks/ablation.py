@@ -25,7 +25,7 @@ from fit_ranker import LEFT_OUT, Case, evaluate, fit_rank, fit_seeds, read_cases
 from hybridmem_plugins.memory.graph import ALL_KINDS
 from hybridmem_plugins.retrieval import features as comparing
 from hybridmem_plugins.retrieval import walk as walking
-from hybridmem_plugins.retrieval.engine import all_features
+from hybridmem_plugins.retrieval.engine import all_features, strongest
 from hybridmem_plugins.retrieval.features import BASE_FEATURES, BEYOND_FEATURES, NAMED_FEATURES, POOL, SURE_FEATURES
 from hybridmem_plugins.retrieval.ranker import FEATURES, Ranker
 from hybridmem_plugins.retrieval.walk import WALK_FEATURES, no_walk, walk
@@ -210,7 +210,7 @@ def walks(case: Case, part: Part, ranker: Ranker, kept: np.ndarray) -> list[tupl
             walked = walk(evidence, graph, base, covered, strength, None) if part.kinds else no_walk(
                 evidence, base, covered
             )  # fmt: skip
-        features = all_features(evidence, walked, strength) * kept
+        features = all_features(evidence, walked, strongest(evidence, strength)) * kept
         out.append((features, case.labels(index, walked.rows), walked.rows))
     return out
 

@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 from beir import DataSet, Query, in_chunks, perfect, read_sets, recall, without_titles
 from embedders import EMBEDDERS, embedder_named
 from hybridmem_plugins import HybridMemory
-from hybridmem_plugins.retrieval.engine import all_features
+from hybridmem_plugins.retrieval.engine import all_features, strongest
 from hybridmem_plugins.retrieval.features import BASE_FEATURES, Evidence
 from hybridmem_plugins.retrieval.linking import read_question
 from hybridmem_plugins.retrieval.ranker import FEATURES, Ranker
@@ -90,7 +90,7 @@ class Case:
             base, covered = evidence.base(evidence.pool)
             strength = ranker.seed_strength(base)
             walked = walk(evidence, self.tiers.relational, base, covered, strength, None)
-            features = all_features(evidence, walked, strength)
+            features = all_features(evidence, walked, strongest(evidence, strength))
             out.append((features, self.labels(index, walked.rows), walked.rows))
         return out
 

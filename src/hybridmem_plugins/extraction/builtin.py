@@ -57,6 +57,8 @@ _FILE_TITLE = re.compile(
 _DEFINED = re.compile(
     r"((?:[ ][\w'’\-]+){1,6}?)\s*(?:\(|\s(?:is|was|are|were|ist|est|es)\s(?:an?|the|one|eine?|une?|una?)\b)"
 )
+# Letters and digits in a row, and those that stand inside a sentence.
+_RUN, _INSIDE = re.compile(r"\w+"), re.compile(r"(?<=[\w,;)] )\w+")
 _MAX_NAME_WORDS = 8
 _LONGEST_QUALIFIED = 1000  # characters; finding brackets takes a time that grows with the square
 
@@ -166,12 +168,12 @@ def _is_name(surface: str, text: str, after: int) -> bool:
     """
     if not (surface.isalpha() and surface[1:].islower()):
         return True
-    if re.search(rf"\b{surface.lower()}\b", text):
+    if surface.lower() in _RUN.findall(text):
         return False
     following = _WORD.search(text, after)
     if following is None or not following.group()[0].islower() or following.group() in STOPWORDS:
         return True
-    return re.search(rf"[\w,;)] {surface}\b", text[after:]) is not None
+    return surface in _INSIDE.findall(text[after:])
 
 
 def _surfaces(text: str, sentences: Sequence[tuple[int, int]]) -> Iterator[tuple[str, MentionKind, int]]:

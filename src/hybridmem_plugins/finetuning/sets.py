@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import random
 import re
 from collections import Counter, defaultdict
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hybridmem_plugins.augmentation import examples
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
 from hybridmem_plugins.finetuning.unseen import UNSEEN, damage
 
@@ -59,18 +58,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: A line is no JSON object; the message names it.
     """
-    opener = gzip.open if str(path).endswith(".gz") else open
-    rows = []
-    with opener(path, "rt", encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                msg = f"{path}, line {number}: not JSON ({error})."
-                raise ValueError(msg) from error
-    return rows
+    return list(examples.read_rows(path))
 
 
 def split_by_document(rows: Sequence[Mapping[str, Any]], held: int, seed: int = 0) -> tuple[list[Any], list[Any]]:

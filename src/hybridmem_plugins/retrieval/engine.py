@@ -94,7 +94,8 @@ def retrieve(
         walked = no_walk(evidence, base, covered)
     else:
         walked = walk(evidence, tiers.relational, base, covered, strength, allowed)
-    features, top = all_features(evidence, walked, strength), strongest(evidence, strength)
+    top = strongest(evidence, strength)
+    features = all_features(evidence, walked, top)
     return Result(
         question,
         choice,
@@ -111,11 +112,10 @@ NEAREST_SEEN, NEAREST_STAYS = 8, 5
 _SAME = 1e-6  # what single-precision sums may differ by
 
 
-def all_features(evidence: Evidence, walked: Walked, strength: Floats) -> Floats:
-    """Return the features of every passage of a walk, shape `(rows, len(FEATURES))`."""
+def all_features(evidence: Evidence, walked: Walked, top: int) -> Floats:
+    """Return the features of every passage of a walk, shape `(rows, len(FEATURES))`; `top` is from `strongest`."""
     if not walked.rows:
         return np.zeros((0, len(FEATURES)), dtype=np.float32)
-    top = strongest(evidence, strength)
     beyond = evidence.beyond(walked.rows, walked.covered, walked.rows[top], walked.covered[top])
     sure = sure_features(walked.base, evidence.semantic.scores)
     return np.hstack([walked.base, beyond, named_features(walked.base), sure, walked.features])
