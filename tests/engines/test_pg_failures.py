@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -323,3 +326,83 @@ def wait_for(call: Callable[[], Any], seconds: float = 180) -> None:
             time.sleep(0.1)
         else:
             return
+
+
+FORKING = """
+import os, sys, threading
+from hybridmem_plugins import HybridMemory, Passage
+from hybridmem_plugins.errors import EngineError
+
+def in_child(call):
+    process = os.fork()
+    if not process:
+        limit = threading.Timer(40, os._exit, [3])  # where it hangs
+        limit.daemon = True
+        limit.start()
+        try:
+            call()
+        except BaseException as error:
+            print(type(error).__name__, error, file=sys.stderr)
+            os._exit(1)
+        sys.exit(0)  # as a worker of a server ends: with all that is left to be cleared up
+    return process
+
+def wait(*processes):
+    assert [os.waitpid(process, 0)[1] for process in processes] == [0] * len(processes)
+
+memory = HybridMemory(path={address!r})
+memory.add([Passage(f"Passage number {{n}}.", id=str(n)) for n in range(20)])
+
+def look(n, times=12):  # more often than there are lines
+    for _ in range(times):
+        assert memory.search(f"number {{n}}", k=1)[0].passage.id == str(n)
+
+look(1)
+children = [in_child(lambda n=n: (look(n), memory.add([Passage(f"Child {{n}}.", id=f"c{{n}}")]))) for n in range(2, 5)]
+look(1, 40)
+wait(*children)
+# Other threads are at work.
+ended = threading.Event()
+
+def work(n):
+    while not ended.is_set():
+        look(n, 1)
+
+threads = [threading.Thread(target=work, args=[n]) for n in range(5, 8)]
+[thread.start() for thread in threads]
+for n in range(3):
+    wait(in_child(lambda: (look(8, 3), memory.close())))
+ended.set()
+[thread.join() for thread in threads]
+
+# In the middle of a question of this thread: the child is refused what is the parent's, and begins anew after it.
+def ask():
+    try:
+        len(view)
+    except EngineError:
+        return
+    raise AssertionError
+
+with memory.store.reading() as view:
+    process = os.fork()
+    if process:
+        assert len(view) == 23
+        wait(process)
+    else:
+        ask()
+if not process:
+    look(9)
+    os._exit(0)
+look(1, 20)
+report = memory.store.check()
+assert report.ok and report.passages == 23, report
+memory.close()
+print("forked")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_lines_of_its_own(address: str) -> None:
+    code = FORKING.format(address=address)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=180)
+    assert done.stdout == "forked\n", done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
 
 import numpy as np
 
@@ -25,6 +27,8 @@ _LEAST_CONNECT = 2
 _PATIENCE = 10
 _READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _WRITING = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
+_open: WeakSet[Connections] = WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +111,19 @@ class Connections:
     def __init__(self, address: PostgresAddress, most: int) -> None:
         require("psycopg", "postgres")
         self.address = address
-        self._idle: list[psycopg.Connection[Any]] = []
-        self._guard = threading.Lock()
-        self._free = threading.BoundedSemaphore(most)
-        # Ends the transactions of questions that have their answer already.
-        self._ending = ThreadPoolExecutor(1, thread_name_prefix="hybridmem-postgres")
+        self._most = most
         self._vector_type: int | None = None
         self._closed = False
+        self._begin()
+        _open.add(self)
+
+    def _begin(self) -> None:
+        self._idle: list[psycopg.Connection[Any]] = []
+        self._lent: set[psycopg.Connection[Any]] = set()
+        self._guard = threading.Lock()
+        self._free = threading.BoundedSemaphore(self._most)
+        # Ends the transactions of questions that have their answer already.
+        self._ending = ThreadPoolExecutor(1, thread_name_prefix="hybridmem-postgres")
 
     def __repr__(self) -> str:
         return f"Connections({self.address.shown!r})"
@@ -152,8 +162,7 @@ class Connections:
         except Exception as error:
             raise self.translate(error) from None
         finally:
-            self._free.release()
-            connection.close()
+            self._release(connection)
 
     def settle(self) -> None:
         """Wait until the transactions of all answered questions have ended."""
@@ -172,6 +181,20 @@ class Connections:
             for connection in self._idle:
                 connection.close()
             self._idle.clear()
+
+    def leave_parent(self) -> None:
+        """Begin anew in a forked process: on the parent's lines both would read each other's answers.
+
+        They are cut off here, also for a transaction that the fork fell into, and hear nothing: closing one would end
+        the parent's session.
+        """
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for connection in [*self._idle, *self._lent]:
+            if not connection.closed:
+                os.dup2(nothing, connection.fileno(), inheritable=False)
+                connection.close()
+        os.close(nothing)
+        self._begin()
 
     def translate(self, error: Exception) -> Exception:
         """Return this package's error for one of psycopg's, without secrets."""
@@ -197,14 +220,15 @@ class Connections:
         try:
             with self._guard:
                 connection = self._idle.pop() if self._idle else None
-            if connection is not None and _alive(connection):
-                return connection
-            if connection is not None:
+            if connection is not None and not _alive(connection):
                 self._drop_idle()  # where one was cut off, the server was restarted: the others are dead as well
-            return self._connect()
+                connection = None
+            connection = connection or self._connect()
         except BaseException:
             self._free.release()
             raise
+        self._lent.add(connection)
+        return connection
 
     def _give_back(self, connection: psycopg.Connection[Any]) -> None:
         """Keep a connection whose transaction is over, and drop any other."""
@@ -219,8 +243,13 @@ class Connections:
                 keep = not connection.closed and not self._closed
                 if keep:
                     self._idle.append(connection)
-            if not keep:
-                connection.close()
+            self._release(connection, keep=keep)
+
+    def _release(self, connection: psycopg.Connection[Any], *, keep: bool = False) -> None:
+        if not keep:
+            connection.close()
+        if connection in self._lent:  # not where the process has forked since: the lines are counted anew
+            self._lent.remove(connection)
             self._free.release()
 
     def _drop_idle(self) -> None:
@@ -270,6 +299,15 @@ class Connections:
             loader, dumper = _vector_adapters(self._vector_type)
             connection.adapters.register_loader(self._vector_type, loader)
             connection.adapters.register_dumper(np.ndarray, dumper)
+
+
+def _leave_parent() -> None:
+    for connections in list(_open):
+        connections.leave_parent()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where no process forks
+    os.register_at_fork(after_in_child=_leave_parent)
 
 
 def _alive(connection: psycopg.Connection[Any]) -> bool:
