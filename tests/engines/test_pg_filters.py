@@ -77,6 +77,8 @@ def test_any_filter_means_the_same(store: Any, many: list[dict[str, Any]], queri
         ({"x": {"$regex": "a"}}, ValueError, r"\$regex"),
         ({"x": "a\x00"}, ValueError, "NUL"),
         ({"x\x00": 1}, ValueError, "NUL"),
+        ({"x": {"$in": ["a\udcff"]}}, ValueError, "the filter on 'x' compares with a text that has a lone surrogate"),
+        ({"x\udcff": 1}, ValueError, r"the filter key 'x\\udcff' has a lone surrogate"),
         ({"a.b.c.d.e.f.g.h": 1}, ValueError, "dots"),
     ],
 )

@@ -146,6 +146,31 @@ def test_many_writers_at_once_lose_nothing(address: str) -> None:
         assert set(memory.graph.edges(keys=True)) == set(embedded.graph.edges(keys=True))
 
 
+def test_a_graph_is_read_whole_while_others_forget(address: str, monkeypatch: Any) -> None:
+    with HybridMemory(EMBEDDER, address) as memory, HybridMemory(EMBEDDER, address) as other:
+        memory.add([Passage("Oslo lies in Norway.", id="a"), Passage("Bergen lies in Norway.", id="b")])
+        read, expected = memory.store.records, set(memory.graph.edges(keys=True))
+
+        def forgetting() -> Iterator[Any]:
+            for batch in read():
+                other.delete(["a"])
+                yield batch
+
+        monkeypatch.setattr(memory.store, "records", forgetting)
+        assert set(memory.graph.edges(keys=True)) == expected
+
+
+def test_a_question_that_has_its_answer_survives_closing(address: str) -> None:
+    memory = HybridMemory(EMBEDDER, address)
+    memory.add([Passage("Oslo lies in Norway.", id="a")])
+    with memory.store.reading() as view:
+        found = view.ids(view.matching(None))
+        memory.close()  # as another thread may
+    assert found == ["a"]
+    with pytest.raises(ValueError, match="closed"):
+        len(memory)
+
+
 async def test_async_calls_and_the_frameworks_work(address: str) -> None:
     from langchain_core.documents import Document
 

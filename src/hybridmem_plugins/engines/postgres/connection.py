@@ -137,7 +137,10 @@ class Connections:
         except BaseException:
             self._give_back(connection)
             raise
-        self._ending.submit(self._give_back, connection)
+        try:
+            self._ending.submit(self._give_back, connection)
+        except RuntimeError:  # closed meanwhile; the answer stands
+            self._give_back(connection)
 
     @contextmanager
     def writing(self) -> Iterator[Session]:

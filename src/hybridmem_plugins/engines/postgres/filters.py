@@ -9,6 +9,7 @@ from typing import Any
 
 from hybridmem_plugins.engines.postgres.connection import Statement
 from hybridmem_plugins.memory.filters import Combination, Condition, Expression, Filter, parse_filter
+from hybridmem_plugins.memory.validation import check_text
 
 _COMPARISON = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 # A key with n dots may lead into nested metadata in 2**n ways.
@@ -125,6 +126,7 @@ def _value(key: str, column: str) -> Statement:
     if key.count(".") > _MOST_DOTS:
         msg = f"the filter key {key!r} has more than {_MOST_DOTS} dots"
         raise ValueError(msg)
+    check_text(key, f"the filter key {key!r}")
     if "\x00" in key:
         msg = f"the filter key {key!r} has a NUL character, which PostgreSQL cannot hold"
         raise ValueError(msg)
@@ -145,6 +147,7 @@ def _paths(key: str) -> Iterator[list[str]]:
 
 def _json(key: str, operand: Any) -> str:
     text = json.dumps(operand, ensure_ascii=False)
+    check_text(text, f"the filter on {key!r} compares with a text that")
     if "\\u0000" in text:
         msg = f"the filter on {key!r} compares with a text that has a NUL character, which PostgreSQL cannot hold"
         raise ValueError(msg)

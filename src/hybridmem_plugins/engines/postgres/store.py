@@ -20,6 +20,8 @@ from hybridmem_plugins.engines.postgres.reading import PostgresView, storable_id
 from hybridmem_plugins.engines.postgres.writing import StoredPassages, Writer, check_storable
 from hybridmem_plugins.errors import EngineError, MemoryFormatError
 from hybridmem_plugins.extraction.model import Extraction, Extractor
+from hybridmem_plugins.extraction.tokens import words
+from hybridmem_plugins.memory.caches import full_text
 from hybridmem_plugins.memory.embedding import Embedder, check_embedder, check_vectors, fingerprint
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.memory.graph import KnowledgeGraph
@@ -155,7 +157,7 @@ class PostgresStore:
                 rows = [row for _, row in batch]
                 passages = [Passage(new.text, new.title, new.id) for new, _ in batch]
                 extractions = [Extraction.from_json(new.extraction) for new, _ in batch]
-                graph.add(rows, passages, extractions, self._tokens(rows))
+                graph.add(rows, passages, extractions, [words(full_text(new.title, new.text)) for new, _ in batch])
         return graph.view
 
     # --- writing -------------------------------------------------------------------------------------------------
@@ -342,12 +344,6 @@ class PostgresStore:
                 )
             )
         self._connections.forget_vectors()
-
-    def _tokens(self, rows: Sequence[int]) -> list[list[str]]:
-        sql = "SELECT row, words FROM passages WHERE row = ANY(%s::bigint[])"
-        with self._connections.reading() as session:
-            found = dict(session.ask(Statement(sql, [list(rows)]))[0])
-        return [found[row].split() for row in rows]
 
     def _refuse_while_reading(self) -> None:
         if getattr(self._local, "view", None) is not None:
