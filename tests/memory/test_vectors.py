@@ -257,15 +257,20 @@ def test_huge_and_tiny_numbers_are_normalised() -> None:
 def test_without_hnswlib_one_warning_says_what_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hnswlib", None)
     monkeypatch.setattr(hnsw, "_warned", False)
-    with pytest.warns(RuntimeWarning, match=r"hybridmem-plugins\[hnsw\]"):
-        index = VectorIndex(16)
+    data = clustered(5000, 16)
+    index = VectorIndex(16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # who has few vectors misses nothing
+        index.add(range(1, 4097), data[:4096])
+        VectorIndex(16, engine="exact").add(range(1, 5001), data)
+    with pytest.warns(RuntimeWarning, match=r"hybridmem-plugins\[hnsw\]") as told:
+        index.add(range(4097, 5001), data[4096:])
+    assert told[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        VectorIndex(16)
-        VectorIndex(16, engine="exact")
-        index.add(range(1, 5001), clustered(5000, 16))
+        VectorIndex(16).add(range(1, 5001), data)
         assert index.engine == "exact"
-        assert index.search(clustered(5000, 16)[7], 1)[0].tolist() == [8]
+        assert index.search(data[7], 1)[0].tolist() == [8]
     with pytest.raises(ImportError, match="hnsw"):
         VectorIndex(16, engine="hnswlib")
     with pytest.raises(ValueError, match="engine"):

@@ -71,7 +71,7 @@ class VectorIndex:
         if engine == "hnswlib":
             require("hnswlib", "hnsw")
         self.dimension = dimension
-        self._approximate = engine == "hnswlib" or (engine == "auto" and import_hnswlib() is not None)
+        self._approximate = engine != "exact"
         self._exact_limit = 0 if engine == "hnswlib" else exact_limit
         self._links = links
         self._ef_construction = ef_construction
@@ -109,7 +109,7 @@ class VectorIndex:
             self._graph.add(labels, unit)
             if self._next_graph is not None:
                 self._next_graph.add(labels, unit)
-        elif self._approximate and len(self) > self._exact_limit:
+        elif self._needs_graph():
             self._graph = self._build()
 
     def remove(self, rows: Sequence[int] | Rows) -> None:
@@ -247,7 +247,7 @@ class VectorIndex:
         self._map.add(rows)
         self._matrix.replace(matrix)
         self._graph = self._next_graph = None
-        if self._approximate and len(self) > self._exact_limit:
+        if self._needs_graph():
             self._graph = self._load_graph(files["hnsw"], arrays["sharing"]) if "hnsw" in files else self._build()
         return header["stamp"]
 
@@ -259,6 +259,10 @@ class VectorIndex:
             msg = f"{file} is damaged: {error}"
             raise MemoryFormatError(msg) from error
         return graph
+
+    def _needs_graph(self) -> bool:
+        # hnswlib is looked for last: who has few vectors misses nothing without it and is not to be warned.
+        return self._approximate and len(self) > self._exact_limit and import_hnswlib() is not None
 
     def _new_graph(self) -> DistinctGraph:
         return DistinctGraph(self.dimension, links=self._links, ef_construction=self._ef_construction)
