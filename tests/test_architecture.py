@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,3 +179,12 @@ def test_examples_run_as_they_stand(example: str) -> None:
     printed = run(code)
     assert "Charles Babbage" in printed
     assert "Analytical Engine  found by" in printed
+
+
+def test_the_source_archive_holds_what_its_tests_and_makefile_need() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("says nothing outside of a checkout")
+    listed = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+    kept = {name.split("/")[0] for name in listed if not name.startswith(".")} - {"pyproject.toml"}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert kept == set(settings["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,6 +82,19 @@ def test_the_training_example_trains_and_answers(tmp_path: Path) -> None:
 def test_files_that_a_page_names_are_there(page: Path) -> None:
     for name in re.findall(r"`(examples/[^`]+)`", page.read_text(encoding="utf-8")):
         assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["", ".langchain", ".llama_index", ".testing", ".finetuning", ".generation", ".system", ".filling", ".comparison"],
+)
+def test_every_public_class_and_function_is_on_a_page_of_the_api(package: str) -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
+    shown = set(re.findall(r"^::: (\S+)$", pages, re.MULTILINE))
+    public = import_module("hybridmem_plugins" + package)
+    for name in public.__all__:
+        home = getattr(getattr(public, name), "__module__", None)  # constants have none
+        assert home is None or home in shown or f"{home}.{name}" in shown, f"{home}.{name}"
 
 
 def test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:

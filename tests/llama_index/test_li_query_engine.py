@@ -10,7 +10,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 from llama_index.core.base.response.schema import AsyncStreamingResponse, StreamingResponse
 from llama_index.core.bridge.pydantic import Field
-from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
+from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata, MockLLM
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.query_engine import RouterQueryEngine
 from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
@@ -18,6 +18,7 @@ from llama_index.core.tools import QueryEngineTool
 
 from hybridmem_plugins import HybridMemorySystem
 from hybridmem_plugins.llama_index import FinetunedLLM, HybridQueryEngine, HybridRetriever
+from hybridmem_plugins.system import as_chat_model
 
 QUESTION = "Who designed the Analytical Engine?"
 NODES = [
@@ -204,3 +205,7 @@ async def test_titles_under_another_key_and_facts_reach_the_llm() -> None:
 def test_it_works_as_an_agents_tool(retriever) -> None:
     tool = QueryEngineTool.from_defaults(HybridQueryEngine.from_args(retriever, Saying()), name="ask", description="d")
     assert tool.call(input=QUESTION).content == ANSWER
+
+
+def test_a_model_that_does_not_say_its_name_is_called_by_its_class() -> None:
+    assert as_chat_model(MockLLM()).name == "MockLLM"

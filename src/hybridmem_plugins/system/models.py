@@ -289,7 +289,8 @@ class _Completing(_Other):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self._name = str(getattr(getattr(model, "metadata", None), "model_name", None) or self._name)
+        told = getattr(getattr(model, "metadata", None), "model_name", None)
+        self._name = self._name if told in (None, "", "unknown") else str(told)  # LlamaIndex's default is "unknown"
 
     def window(self) -> int | None:
         told = getattr(self.model, "metadata", None)
