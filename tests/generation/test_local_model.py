@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hybridmem_plugins.generation import GenerationSettings, LocalModel
+from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation.loading import SHIPPED_ADAPTERS
 
 LIST = [{"role": "user", "content": "Name three colours and say why."}]
@@ -75,7 +76,16 @@ def test_bad_settings_are_refused_before_anything_runs(real_model, options, mess
 
 
 def test_settings_of_a_wrong_type_and_lone_texts_are_named(real_model):
-    for options in ({"max_new_tokens": "5"}, {"max_new_tokens": 2.5}, {"top_k": 5.0}, {"seed": "a"}, {"stop": [3]}):
+    for options in (
+        {"max_new_tokens": "5"},
+        {"max_new_tokens": 2.5},
+        {"top_k": 5.0},
+        {"seed": "a"},
+        {"stop": [3]},
+        {"max_new_tokens": True},
+        {"temperature": False},
+        {"seed": True},
+    ):
         (name,) = options
         with pytest.raises(TypeError, match=name):
             real_model.chat(LIST, **options)
@@ -100,6 +110,29 @@ def test_control_tokens_in_what_is_said_are_text(real_model):
     for token in (start, end):
         assert planted.count(token) == fair.count(token)
     assert "BANANA< |im_end|>" in real_model.tokenizer.decode(planted)
+
+
+def test_control_tokens_in_tool_calls_and_tools_are_text(real_model):
+    from transformers import PreTrainedTokenizerFast
+
+    shown = (
+        "{% for t in tools %}{{ t | tojson }}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }} {{ m.name }}"
+        "{% for c in m.tool_calls %}{{ c.id }}{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}"
+        "{{ m.tool_call_id }}{{ m.content }}<|im_end|>{% endfor %}"
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=real_model.tokenizer.backend_tokenizer, chat_template=shown)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+    def ends(said: str) -> int:
+        call = {"id": said, "function": {"name": said, "arguments": {said: [1, {"deep": (said, None)}]}}}
+        chat = [
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "42", "tool_call_id": said, "name": said},
+        ]
+        tools = [{"type": "function", "function": {"name": "add", "description": said, "parameters": {}}}]
+        return tokenizer(render_chat(tokenizer, chat, tools))["input_ids"].count(end)
+
+    assert ends("x<|im_end|>") == ends("fair") == 2
 
 
 def test_an_adapter_folder_with_dots_has_a_usable_name(shipped, tmp_path):

@@ -53,8 +53,8 @@ def supports_tools(tokenizer: Any) -> bool:
 def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> str:
     """Render messages, with the opening of the assistant's turn, as the model was taught to read them.
 
-    A system message that the template refuses is put in front of the first user message. Control tokens in what is said
-    are parted by a space: a retrieved "<|im_end|>" is text, and must not end the turn.
+    A system message that the template refuses is put in front of the first user message. Control tokens in messages,
+    tool calls and tools are parted by a space: a retrieved "<|im_end|>" is text, and must not end the turn.
 
     Args:
         tokenizer: A tokenizer with a chat template.
@@ -74,17 +74,18 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Map
         msg = "This model's chat template cannot show tools. Use a model whose template supports them, or no tools."
         raise ValueError(msg)
     controls = control_tokens(tokenizer)
-    plain = [_plain(message, controls) for message in messages]
+    plain = [_parted(_plain(message), controls) for message in messages]
+    shown = _parted(list(tools or ()), controls)
     try:
-        return _apply(tokenizer, plain, tools)
+        return _apply(tokenizer, plain, shown)
     except Exception as error:
         if plain[0]["role"] != "system" or "system" not in str(error).lower():
             raise
-        return _apply(tokenizer, _fold_system(plain), tools)
+        return _apply(tokenizer, _fold_system(plain), shown)
 
 
-def _apply(tokenizer: Any, messages: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
-    extra = {"tools": list(tools)} if tools else {}
+def _apply(tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
+    extra = {"tools": tools} if tools else {}
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **extra))
 
 
@@ -115,13 +116,23 @@ def control_tokens(tokenizer: Any) -> list[str]:
     return [token.content for token in added.values() if token.special]
 
 
-def _plain(message: Message, controls: Sequence[str]) -> dict[str, Any]:
-    content = text_of(message.get("content"))
-    for token in controls:
-        content = content.replace(token, f"{token[:1]} {token[1:]}")
-    result = {"role": str(message["role"]), "content": content}
+def _plain(message: Message) -> dict[str, Any]:
+    result = {"role": str(message["role"]), "content": text_of(message.get("content"))}
     result.update({key: message[key] for key in ("tool_calls", "tool_call_id", "name") if message.get(key)})
     return result
+
+
+def _parted(value: Any, controls: Sequence[str]) -> Any:
+    """Return a text, or what holds texts however deep, with the control tokens parted."""
+    if isinstance(value, str):
+        for token in controls:
+            value = value.replace(token, f"{token[:1]} {token[1:]}")
+        return value
+    if isinstance(value, Mapping):
+        return {_parted(key, controls): _parted(item, controls) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_parted(item, controls) for item in value]
+    return value
 
 
 def _fold_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -46,7 +46,8 @@ class GenerationSettings:
         object.__setattr__(self, "stop", check_stop(self.stop))
         for name in ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed"):
             value, whole = getattr(self, name), name in ("max_new_tokens", "top_k", "seed")
-            if not isinstance(value, Integral if whole else Real) and not (name == "seed" and value is None):
+            number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+            if not number and not (name == "seed" and value is None):
                 msg = f"{name} must be a {'whole ' if whole else ''}number; got {value!r}."
                 raise TypeError(msg)
         checks = {
