@@ -5,6 +5,7 @@ import json
 import pickle
 from collections import Counter
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -319,6 +320,22 @@ def test_the_same_id_twice_is_refused():
         build(examples=copied, copies=2)
     with pytest.raises(TypeError, match="examples is one dict"):
         build(examples=EXAMPLES[0])
+
+
+@pytest.mark.parametrize("one", ["chunks.jsonl", Path("chunks.jsonl"), {"id": "c1", "text": "a text"}, b"bytes"])
+def test_one_text_is_not_taken_for_many(one):
+    name = type(one).__name__
+    with pytest.raises(TypeError, match=f"chunks is one {name}"):
+        build(chunks=one)
+    for method in (NoisyContextAugmenter().noise_passages, lambda it: NoisyContextAugmenter().noise_context(it, "q")):
+        with pytest.raises(TypeError, match=f"passages is one {name}"):
+            method(one)
+
+
+@pytest.mark.parametrize("found", [None, "a text", {"text": "a text"}])
+def test_a_retriever_that_returns_no_list_is_told(found):
+    with pytest.raises(TypeError, match="the retriever returned"):
+        list(build(retriever=lambda question: found))
 
 
 def test_chunks_without_titles_are_split_by_the_examples_documents():

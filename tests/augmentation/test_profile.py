@@ -103,6 +103,10 @@ def test_trace_forms():
         assert (trace.question, trace.passages[0].text, trace.passages[0].title) == ("q", "t", "T")
     assert read_trace({"attributes": {"openinference.span.kind": "LLM"}}) is None
     assert read_trace({"run_type": "chain"}) is None
+    assert [read_trace(line) for line in (3, "text", [1], None)] == [None] * 4
+    for cut_off in ('{"title": "T', '["T"]'):
+        flat["attributes"]["retrieval.documents.0.document.metadata"] = cut_off
+        assert read_trace(flat).passages[0] == Passage("t", None, read_trace(flat).passages[0].id)
 
 
 def test_trace_log_round_trip(tmp_path):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hybridmem_plugins.augmentation.compose import noise_context, noise_passages
 from hybridmem_plugins.augmentation.dataset import NoisyDataset
 from hybridmem_plugins.augmentation.edits import Draft, Edit, random_for
-from hybridmem_plugins.augmentation.examples import as_passage
+from hybridmem_plugins.augmentation.examples import as_passage, refuse_one
 from hybridmem_plugins.augmentation.recipe import FixedRecipe, Recipe
 from hybridmem_plugins.augmentation.templates import TEMPLATES, get_template
 from hybridmem_plugins.passage import Passage
@@ -141,6 +141,7 @@ class NoisyContextAugmenter:
 
     def noise_passages_with_log(self, passages: Sequence[Any]) -> tuple[list[Passage], list[Edit]]:
         """Do as `noise_passages`, and give the log, whose `passage` is the index in the list."""
+        refuse_one(passages, "passages")
         clean = [as_passage(item) for item in passages]
         recipe = self.recipe()
         draft = Draft(clean, ["gold"] * len(clean))
@@ -155,6 +156,7 @@ class NoisyContextAugmenter:
             passages: Retrieved passages, best first.
             key: Names the request (the question); with the seed it decides on the noise.
         """
+        refuse_one(passages, "passages")
         clean = [as_passage(item) for item in passages]
         draft = Draft(clean, ["retrieved"] * len(clean))
         noise_context(draft, self.recipe(), random_for(self.seed, key, "context"))

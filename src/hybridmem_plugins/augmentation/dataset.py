@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hybridmem_plugins.augmentation.compose import compose
 from hybridmem_plugins.augmentation.datasheet import Datasheet, hash_all
 from hybridmem_plugins.augmentation.decontamination import Evaluations
-from hybridmem_plugins.augmentation.examples import Example, check_chunks, read_beir, read_example
+from hybridmem_plugins.augmentation.examples import Example, check_chunks, read_beir, read_example, refuse_one
 from hybridmem_plugins.augmentation.labels import label, target
 from hybridmem_plugins.augmentation.pools import ChunkStore
 from hybridmem_plugins.augmentation.templates import ANSWER_CUE
@@ -265,9 +265,8 @@ def _sources(
     if isinstance(examples, str | Path):
         read, corpus = read_beir(examples)
         return read, corpus if chunks is None else chunks
-    if isinstance(examples, Mapping):
-        msg = "examples is one dict: give a list of them, or a stream."
-        raise TypeError(msg)
+    if examples is not None:
+        refuse_one(examples, "examples")
     if chunks is None:
         msg = "Give chunks: the texts that wrong passages are drawn from (or a BEIR folder as examples)."
         raise ValueError(msg)

@@ -359,13 +359,25 @@ def read_qrels(file: Path) -> dict[str, list[str]]:
     return gold
 
 
+def refuse_one(items: Any, name: str) -> None:
+    """Check that many things are given: a text or a dict can be iterated too, by characters or keys.
+
+    Raises:
+        TypeError: It is one text (or path) or dict.
+    """
+    if isinstance(items, str | bytes | Path | Mapping):
+        msg = f"{name} is one {type(items).__name__}: give a list, or a stream."
+        raise TypeError(msg)
+
+
 def check_chunks(chunks: Iterable[Any], title_key: str = "title") -> list[Passage]:
     """Read all chunks and check that there are two or more and that ids are unique.
 
     Raises:
         ValueError: Too few chunks, two different chunks under one id, or half of a surrogate pair.
-        TypeError: A chunk has no text; the message names its position.
+        TypeError: A chunk has no text, the message names its position; or it is no list of chunks.
     """
+    refuse_one(chunks, "chunks")
     passages: dict[str, Passage] = {}
     for number, item in enumerate(chunks):
         try:

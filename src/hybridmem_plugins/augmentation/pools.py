@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, Protocol
@@ -98,8 +98,12 @@ def as_search(retriever: Any) -> Callable[[str], list[Passage]]:
     raise TypeError(msg)
 
 
-def _searched(call: Callable[[str], Iterable[Any]], question: str) -> list[Passage]:
-    return [plain_passage(as_passage(found)) for found in call(question)]
+def _searched(call: Callable[[str], Any], question: str) -> list[Passage]:
+    found = call(question)
+    if isinstance(found, str | Mapping) or not isinstance(found, Iterable):
+        msg = f"the retriever returned {type(found).__name__} for {question!r}: a list of passages is needed"
+        raise TypeError(msg)
+    return [plain_passage(as_passage(one)) for one in found]
 
 
 class ChunkStore:

@@ -76,17 +76,20 @@ def read_traces(source: str | Path | Iterable[Any]) -> Iterator[Trace]:
             count += 1
             yield trace
     if not count:
-        msg = f"{source}: no retrieval found; expected LangChain retriever runs, LlamaIndex RetrievalEndEvents, " \
+        where = f"{source}: " if isinstance(source, str | Path) else ""
+        msg = f"{where}no retrieval found; expected LangChain retriever runs, LlamaIndex RetrievalEndEvents, " \
               "OpenInference RETRIEVER spans, or lines written by this package's handlers."  # fmt: skip
         raise ValueError(msg)
 
 
-def read_trace(row: Mapping[str, Any]) -> Trace | None:
+def read_trace(row: Any) -> Trace | None:
     """Read one logged object; None where it is no retrieval.
 
     >>> read_trace({"question": "Who?", "passages": [{"id": "1", "text": "Ada."}]}).passages[0].text
     'Ada.'
     """
+    if not isinstance(row, Mapping):
+        return None
     if "question" in row and "passages" in row:
         gold = row.get("gold")
         return _trace(row["question"], row["passages"], frozenset(map(str, gold)) if gold is not None else None)
@@ -128,11 +131,19 @@ def _span(attributes: Mapping[str, Any]) -> Trace | None:
             documents.setdefault(int(parts[2]), {})[".".join(parts[4:])] = value
     items = []
     for _, fields in sorted(documents.items()):
-        metadata = fields.get("metadata") or {}
-        metadata = json.loads(metadata) if isinstance(metadata, str) else metadata
+        metadata = _metadata(fields.get("metadata"))
         nested = {key.removeprefix("metadata."): value for key, value in fields.items() if key.startswith("metadata.")}
         items.append({"id": fields.get("id"), "text": fields.get("content"), "metadata": {**metadata, **nested}})
     return _trace(flat.get("input.value"), items)
+
+
+def _metadata(given: Any) -> Mapping[str, Any]:
+    """Read what a span holds as JSON; tracers cut long attributes off, and then there is none to be had."""
+    try:
+        read = json.loads(given) if isinstance(given, str) else given
+    except ValueError:
+        return {}
+    return read if isinstance(read, Mapping) else {}
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
