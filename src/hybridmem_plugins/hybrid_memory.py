@@ -40,6 +40,7 @@ from hybridmem_plugins.retrieval.model import Fact, Hit, Route
 from hybridmem_plugins.retrieval.provenance import facts_of, path_rows, provenance, stated_fact
 from hybridmem_plugins.retrieval.router import Choice, Router, default_router
 from hybridmem_plugins.retrieval.tiers import BoundTiers
+from hybridmem_plugins.sharing import Shared
 
 T = TypeVar("T")
 Vector = NDArray[np.float32]
@@ -48,7 +49,7 @@ Vector = NDArray[np.float32]
 _FACT_SOURCES = 12
 
 
-class HybridMemory:
+class HybridMemory(Shared):
     """Vectors, words and a knowledge graph over one set of passages, always in step.
 
     Safe to use from many threads and tasks. With a path, everything that `add` and `delete` return for survives a

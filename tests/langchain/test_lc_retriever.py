@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,16 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
+from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import ConfigurableField, RunnablePassthrough
+from langchain_core.runnables import ConfigurableField, Runnable, RunnablePassthrough
 from langchain_core.tools import create_retriever_tool
 from lc_helpers import TEXTS, AsyncWordEmbeddings, WordEmbeddings, documents
 
 from hybridmem_plugins import HybridMemory
 from hybridmem_plugins.errors import EmbedderMismatchError, MemoryFormatError
-from hybridmem_plugins.langchain import HybridRetriever
+from hybridmem_plugins.langchain import HnswVectorStore, HybridRetriever, as_networkx, create_hybrid_chain
 from ticking import Ticking
 
 QUESTION = "Who designed the machine that Ada Lovelace wrote for?"
@@ -141,6 +144,17 @@ def test_configurable_fields_share_the_memory(retriever: HybridRetriever) -> Non
     assert [doc.metadata["tenant"] for doc in chosen] == ["b"] * 3
 
 
+def test_copies_share_the_memory_and_pickles_are_refused(retriever: HybridRetriever) -> None:
+    chain = create_hybrid_chain(retriever.bind(k=2), FakeListChatModel(responses=["Charles Babbage"]))
+    store = HnswVectorStore(memory=retriever.memory)
+    for held in (copy.deepcopy(chain), copy.deepcopy(store), retriever.model_copy(deep=True), copy.copy(retriever)):
+        held.invoke(QUESTION) if isinstance(held, Runnable) else held.similarity_search(QUESTION)
+        assert as_networkx(getattr(held, "system", held)).nodes == retriever.memory.graph.nodes
+    assert copy.deepcopy(retriever.memory) is copy.copy(retriever.memory) is retriever.memory
+    with pytest.raises(TypeError, match="HybridMemory cannot be pickled"):
+        pickle.dumps(retriever)
+
+
 def test_an_lcel_chain(retriever: HybridRetriever) -> None:
     seen: list[str] = []
 
@@ -165,6 +179,20 @@ async def test_tools(retriever: HybridRetriever) -> None:
     assert "(id: d0)" in message.content
     assert "Analytical Engine" in message.content
     assert set(own.args) == {"query"}
+
+
+async def test_an_agent_that_asks_nothing_is_told_so(retriever: HybridRetriever) -> None:
+    from langgraph.graph import END, START, MessagesState, StateGraph
+    from langgraph.prebuilt import ToolNode
+
+    graph = StateGraph(MessagesState).add_node("tools", ToolNode([retriever.as_agent_tool("search")]))
+    agent = graph.add_edge(START, "tools").add_edge("tools", END).compile()
+    for query in ("", " \n"):
+        call = {"name": "search", "args": {"query": query}, "id": "1", "type": "tool_call"}
+        asked = {"messages": [AIMessage("", tool_calls=[call])]}
+        for told in (agent.invoke(asked), await agent.ainvoke(asked)):
+            assert told["messages"][-1].status == "error"
+            assert "the query is empty" in told["messages"][-1].content
 
 
 def test_a_langgraph_checkpoint_keeps_documents(retriever: HybridRetriever) -> None:

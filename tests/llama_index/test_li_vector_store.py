@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -235,3 +236,10 @@ def test_reading_while_writing(store: HnswVectorStore) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_a_copy_is_the_same_store() -> None:
+    store = HnswVectorStore()
+    copied = copy.deepcopy(store)
+    store.add(embedded())
+    assert copied.query(query()).ids == store.query(query()).ids

@@ -16,6 +16,7 @@ from hybridmem_plugins.generation.chat import Message, render_chat, supports_too
 from hybridmem_plugins.generation.decoding import GenerationSettings, Row, decode
 from hybridmem_plugins.generation.reading import ReadingWeights, read_questions, settle
 from hybridmem_plugins.passage import Passage
+from hybridmem_plugins.sharing import Shared
 
 BASE = "base"
 """The adapter name that stands for the model without any adapter."""
@@ -42,7 +43,7 @@ class Generation:
     adapter: str
 
 
-class LocalModel:
+class LocalModel(Shared):
     """A causal language model with any number of named adapters.
 
     Calls may come from several threads: the model is locked for one decoding step at a time, and each step runs with

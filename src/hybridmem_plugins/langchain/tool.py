@@ -8,13 +8,22 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 
 class SearchInput(BaseModel):
     """What the model says to search."""
 
     query: str = Field(description="A question in natural language.")
+
+    @field_validator("query")
+    @classmethod
+    def _asks_something(cls, query: str) -> str:
+        # An agent tells its model of a bad argument; an error of the retriever itself would end the agent's run.
+        if not query.strip():
+            msg = "the query is empty"
+            raise ValueError(msg)
+        return query
 
 
 def retriever_tool(retriever: BaseRetriever, name: str, description: str) -> BaseTool:

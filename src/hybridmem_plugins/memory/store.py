@@ -29,9 +29,10 @@ from hybridmem_plugins.memory.snapshot import NewRecord, Transaction
 from hybridmem_plugins.memory.validation import Entry, check_deleting, check_ids, check_passages
 from hybridmem_plugins.memory.vectors import Engine, VectorIndex
 from hybridmem_plugins.passage import Passage
+from hybridmem_plugins.sharing import Shared
 
 
-class MemoryStore:
+class MemoryStore(Shared):
     """Passages with their vectors, words, metadata and graph, durable and safe to use from many threads.
 
     Args:
