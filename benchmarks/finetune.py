@@ -32,6 +32,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from hybridmem_plugins import line_files
 from hybridmem_plugins.finetuning import evaluate, forgetting, recipes, report
 from hybridmem_plugins.finetuning.replay import answer_with_base
 from hybridmem_plugins.finetuning.rows import RowEncoder, fitting_rows
@@ -200,7 +201,7 @@ def measure(options, exact, name, items, adapter="base"):
         write_json(out / f"{name}.json", summary)
     if adapter == "base":
         records = evaluate.run_items(quick, items, max_new_tokens=options.tokens)
-        evaluate.write_records(out / f"{name}.jsonl", records)
+        line_files.write_lines(out / f"{name}.jsonl", records)
         say(options, f"{name}, together: {brief(records)}")
     elif options.together:
         quick.batch_size = max(1, options.batch // 4)

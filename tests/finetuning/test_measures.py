@@ -11,7 +11,9 @@ import pytest
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.operators import OPERATORS
 from hybridmem_plugins.augmentation.templates import ABSTENTION
+from hybridmem_plugins.finetuning import forgetting
 from hybridmem_plugins.finetuning.evaluate import is_noisy, keep_items, run_items
+from hybridmem_plugins.finetuning.forgetting import keep_ifeval, run_ifeval
 from hybridmem_plugins.finetuning.ifeval import CHECKERS, followed
 from hybridmem_plugins.finetuning.metrics import bootstrap, paired_difference, score_answer
 from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, reading_items, split_by_document
@@ -140,7 +142,9 @@ def test_an_evaluation_keeps_replies_as_they_come_and_goes_on_where_it_was_kille
     asked.clear()
     whole = keep_items(local, items, file, ["run"])
     assert (len(asked), kept()) == (2, [item.id for item in items])
-    assert [{name: value for name, value in one.items() if name != "key"} for one in whole] == run_items(local, items)
+    assert [{name: value for name, value in one.items() if name != "made_from"} for one in whole] == run_items(
+        local, items
+    )
     asked.clear()
     assert keep_items(local, items, file, ["run"]) == whole
     assert not asked
@@ -151,3 +155,27 @@ def test_an_evaluation_keeps_replies_as_they_come_and_goes_on_where_it_was_kille
         asked.clear()
     keep_items(local, items, file, ["another run"])
     assert len(asked) == 9
+
+
+def test_replies_to_instructions_are_kept_as_they_come_too(tiny, tokenizer, tmp_path, monkeypatch):
+    local = LocalModel.from_objects(tiny, tokenizer, batch_size=1)
+    prompts = [
+        {"key": n, "prompt": f"who wrote {n} ?", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+        for n in range(6)
+    ]
+    whole, asked = run_ifeval(local, prompts, "base"), []
+
+    def answered(local, some, adapter):
+        if len(asked) == 4 and not told:
+            raise KeyboardInterrupt
+        asked.extend(some)
+        return [one for one in whole if one["key"] in [row["key"] for row in some]]
+
+    told = False
+    monkeypatch.setattr(forgetting, "run_ifeval", answered)
+    with pytest.raises(KeyboardInterrupt):
+        keep_ifeval(local, prompts, "base", tmp_path / "ifeval.jsonl", ["run"])
+    told = True
+    kept = keep_ifeval(local, prompts, "base", tmp_path / "ifeval.jsonl", ["run"])
+    assert [row["key"] for row in asked] == list(range(6))
+    assert [{name: value for name, value in one.items() if name != "made_from"} for one in kept] == whole

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -155,10 +154,11 @@ def evaluate(
         with local.using(local.default_adapter):
             lines.append(f"| perplexity | {keeping.perplexity(keeping.text_losses(local, texts)):.3f} |")
         prompts = read_rows(data / "forgetting/ifeval.jsonl.gz")
-        checked = keeping.run_ifeval(local, prompts, local.default_adapter)
+        checked = keeping.keep_ifeval(
+            local, prompts, local.default_adapter, output / "ifeval.jsonl", run, resume=resume
+        )
         strict = [float(all(row["followed"])) for row in checked]
         lines.append(f"| IFEval, strict by prompt | {bootstrap(strict)} |")
-        (output / "ifeval.json").write_text(json.dumps(checked), encoding="utf-8")
     (output / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     typer.echo("\n".join(lines))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +31,7 @@ from hybridmem_plugins.generation.reading import (
     read_questions,
     settle,
 )
-from hybridmem_plugins.line_files import append_lines, read_lines
+from hybridmem_plugins.line_files import keep_records
 from hybridmem_plugins.passage import Passage
 
 HELD_OUT = 400
@@ -101,28 +99,19 @@ def keep_items(
     Args:
         local: The model; four of its batches are written at a time.
         items: What to answer.
-        file: JSON lines of records, each with a `key` of its run and item; those of other runs are dropped.
+        file: JSON lines of records, each with a digest of its run and item; those of other runs are dropped.
         run: What tells this run from others, as plain JSON.
         reading: See `LocalModel.answer`.
         resume: Take over the records of an earlier run of the same; False begins anew.
     """
-    keys = [_key([*run, local.reads(reading), item.as_dict()]) for item in items]
-    kept = {record.get("key"): record for record in read_lines(file)} if resume else {}
-    done = {key: kept[key] for key in keys if key in kept}
-    write_records(file, done.values())
-    waiting = [(key, item) for key, item in zip(keys, items, strict=True) if key not in done]
-    size = 4 * local.batch_size
-    for start in range(0, len(waiting), size):
-        part = waiting[start : start + size]
-        found = run_items(local, [item for _, item in part], reading=reading)
-        records = [{"key": key, **record} for (key, _), record in zip(part, found, strict=True)]
-        append_lines(file, records)
-        done.update((str(record["key"]), record) for record in records)
-    return [done[key] for key in keys]
-
-
-def _key(told: Any) -> str:
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
+    told = [*run, local.reads(reading)]
+    return keep_records(
+        file,
+        [([*told, item.as_dict()], item) for item in items],
+        lambda some: run_items(local, some, reading=reading),
+        at_once=4 * local.batch_size,
+        resume=resume,
+    )
 
 
 def read_each(
@@ -337,13 +326,3 @@ def by_condition(records: Iterable[Mapping[str, Any]], key: str = "contained") -
     for record in records:
         groups[record["suite"], record["condition"], record["severity"]].append(float(record[key]))
     return {group: sum(values) / len(values) for group, values in sorted(groups.items())}
-
-
-def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records as JSON lines, all or none."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    append_lines(part, records)
-    part.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hybridmem_plugins.errors import require
@@ -10,6 +11,7 @@ from hybridmem_plugins.finetuning import guard as guarding
 from hybridmem_plugins.finetuning.ifeval import followed
 from hybridmem_plugins.generation.decoding import GenerationSettings
 from hybridmem_plugins.generation.local_model import LocalModel
+from hybridmem_plugins.line_files import keep_records
 
 
 def text_losses(local: LocalModel, texts: Sequence[str], batch_size: int = 16) -> list[tuple[float, int]]:
@@ -82,6 +84,25 @@ def run_ifeval(
         }
         for row, reply in zip(prompts, replies, strict=True)
     ]
+
+
+def keep_ifeval(
+    local: LocalModel,
+    prompts: Sequence[Mapping[str, Any]],
+    adapter: str,
+    file: Path,
+    run: Sequence[Any] = (),
+    *,
+    resume: bool = True,
+) -> list[dict[str, Any]]:
+    """Do as `run_ifeval`, writing the records as they come; see `evaluate.keep_items`."""
+    return keep_records(
+        file,
+        [([*run, row], row) for row in prompts],
+        lambda some: run_ifeval(local, some, adapter),
+        at_once=4 * local.batch_size,
+        resume=resume,
+    )
 
 
 def agreement(local: LocalModel, rows: Sequence[Mapping[str, Any]], batch_size: int = 16) -> list[dict[str, float]]:
