@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -390,3 +391,16 @@ async def test_explanations_respect_the_filter() -> None:
     retriever.filters = MetadataFilters(filters=[one("tenant", "b")])
     assert "wrote the first program" not in str(retriever.explain(QUESTION))
     assert "wrote the first program" not in str(await retriever.aexplain(QUESTION))
+
+
+def test_keys_that_look_like_the_packages_own_are_the_users() -> None:
+    metadata = {"z": 1, "hybridmem": "mine", "_hybridmem_x": 2, "_hybridmem_node": "a copy's", "a": 3}
+    node = TextNode(id_="n", text="Helium is a gas.", metadata=metadata)
+    with closing(HybridRetriever.from_nodes([node], filters={"hybridmem": "mine"})) as made:
+        (found,) = made.retrieve("helium")
+        kept = {key: value for key, value in found.node.metadata.items() if key != "hybridmem"}
+        assert kept == {"z": 1, "_hybridmem_x": 2, "a": 3}
+        assert "routes" in found.node.metadata["hybridmem"]
+        made.insert_nodes([found.node])  # why it was found is not stored
+        made.filters = None
+        assert made.memory.search("helium")[0].passage.metadata.keys().isdisjoint({"hybridmem"})

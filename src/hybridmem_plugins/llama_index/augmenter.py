@@ -12,6 +12,7 @@ from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle, TextNo
 from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter as CoreAugmenter
 from hybridmem_plugins.augmentation.examples import as_passage
 from hybridmem_plugins.augmentation.profile import NoiseProfile
+from hybridmem_plugins.llama_index.fields import KnownFields
 from hybridmem_plugins.passage import Passage
 
 
@@ -37,7 +38,7 @@ def _node(passage: Passage, original: BaseNode | None, title_key: str, keep_id: 
     return node
 
 
-class NoisyContextAugmenter(TransformComponent):
+class NoisyContextAugmenter(KnownFields, TransformComponent):
     """Noise nodes in an ingestion pipeline, by (seed, node id) alone, so that worker processes agree.
 
     >>> augmenter = NoisyContextAugmenter(seed=0, rates={"lost_case": 1.0}, severity=1.0)
@@ -75,7 +76,7 @@ class NoisyContextAugmenter(TransformComponent):
         return noisy
 
 
-class NoisyContextPostprocessor(BaseNodePostprocessor):
+class NoisyContextPostprocessor(KnownFields, BaseNodePostprocessor):
     """Noise what a retriever returned, to stress-test a query engine: `node_postprocessors=[...]`.
 
     It noises the list too: order, duplicates, splits, emptiness. Scores stay with the passages they belong to.

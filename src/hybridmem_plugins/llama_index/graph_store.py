@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Collection, Iterable, Sequence
+from copy import deepcopy
 from typing import Any, Self
 
 import networkx as nx
@@ -84,6 +85,11 @@ class NetworkXPropertyGraphStore(PropertyGraphStore):
     def __bool__(self) -> bool:
         """Say yes, also while it is empty: LlamaIndex takes a store that is false for none given."""
         return True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy in depth the graph alone, from which the rest is made."""
+        with self._lock:
+            return type(self)._over, (deepcopy(self._data),)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -325,9 +331,13 @@ class NetworkXPropertyGraphStore(PropertyGraphStore):
         Raises:
             MemoryFormatError: It is neither.
         """
+        return cls._over(from_json(data))
+
+    @classmethod
+    def _over(cls, data: PropertyGraph) -> Self:
         made = cls()
-        made._data = from_json(data)
-        made._vectors.set(made._data.embeddings())
+        made._data = data
+        made._vectors.set(data.embeddings())
         return made
 
     def persist(self, persist_path: str, fs: FileSystem | None = None) -> None:

@@ -28,11 +28,12 @@ from llama_index.core.tools.types import BaseTool
 
 from hybridmem_plugins.generation import Generation, LocalModel, parse_tool_calls
 from hybridmem_plugins.generation.chat import words_before_calls
+from hybridmem_plugins.llama_index.fields import KnownFields
 
 _OPTIONS = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop", "adapter")
 
 
-class FinetunedLLM(FunctionCallingLLM):
+class FinetunedLLM(KnownFields, FunctionCallingLLM):
     r"""A local causal language model, with or without adapters, as a LlamaIndex LLM.
 
     Every option can be set here and again for a call: `llm.complete("Hi", adapter="base", stop=["\\n"])`. Prompts go
@@ -72,6 +73,9 @@ class FinetunedLLM(FunctionCallingLLM):
         Args:
             local_model: A loaded model to use instead of loading `model`.
             **fields: See the class's fields.
+
+        Raises:
+            ValueError: A field is unknown, or an option is out of range.
         """
         super().__init__(**fields)
         if local_model is None:

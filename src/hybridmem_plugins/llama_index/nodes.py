@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llama_index.core.schema import (
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 PROVENANCE = "hybridmem"
 # Metadata of the package's own: the node without its text and metadata, and the document that it is a part of.
-RESERVED = "_hybridmem"
 NODE = "_hybridmem_node"
 REF_DOC = "_hybridmem_ref_doc"
 REF_HASH = "_hybridmem_ref_hash"
+OWN = frozenset({NODE, REF_DOC, REF_HASH})
 
 
 def to_passages(nodes: Iterable[BaseNode], title_key: str | None = "title") -> list[Passage]:
@@ -66,7 +66,7 @@ def with_text(nodes: Iterable[BaseNode]) -> list[BaseNode]:
 
 def to_node(passage: Passage, title_key: str | None = "title") -> BaseNode:
     """Return a stored passage as a node of its own, of the class that it came in."""
-    metadata = {key: value for key, value in passage.metadata.items() if not key.startswith(RESERVED)}
+    metadata = {key: value for key, value in passage.metadata.items() if key not in OWN}
     stored = passage.metadata.get(NODE)
     if stored is None:  # It came in by another way than LlamaIndex.
         if title_key is not None and passage.title is not None:
@@ -93,7 +93,7 @@ def hit_to_node(hit: Hit, title_key: str | None = "title") -> NodeWithScore:
 
 
 def _to_passage(node: BaseNode, title_key: str | None) -> Passage:
-    metadata = {key: value for key, value in node.metadata.items() if key != PROVENANCE}
+    metadata = {key: value for key, value in _without_reasons(node.metadata).items() if key not in OWN}
     title = metadata.get(title_key) if title_key is not None else None
     title = str(title) if isinstance(title, str | int | float) and str(title).strip() else None
     described: dict[str, Any] = {"type": _type(node), "data": _data(node)}
@@ -135,9 +135,15 @@ def _data(node: BaseNode) -> dict[str, Any]:
 
 
 def _plain_hash(node: BaseNode, kind: Any) -> str:
-    metadata = {key: value for key, value in node.metadata.items() if key != PROVENANCE}
-    plain: str = kind.hash.fget(node.model_copy(update={"metadata": metadata}))
+    plain: str = kind.hash.fget(node.model_copy(update={"metadata": _without_reasons(node.metadata)}))
     return plain
+
+
+def _without_reasons(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata without why a node was found; something of the user's own under that key stays."""
+    why = metadata.get(PROVENANCE)
+    found = isinstance(why, Mapping) and ("routes" in why or "cited" in why)
+    return {key: value for key, value in metadata.items() if not (found and key == PROVENANCE)}
 
 
 class FoundTextNode(TextNode):

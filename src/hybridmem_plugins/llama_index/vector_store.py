@@ -22,6 +22,7 @@ from llama_index.core.vector_stores.types import (
 from pydantic import PrivateAttr
 
 from hybridmem_plugins.errors import MemoryFormatError
+from hybridmem_plugins.llama_index.fields import KnownFields
 from hybridmem_plugins.llama_index.files import FileSystem, open_text, write_text
 from hybridmem_plugins.llama_index.filters import to_filter
 from hybridmem_plugins.llama_index.nodes import REF_DOC, to_node, to_passages, with_text
@@ -35,14 +36,18 @@ FORMAT = 1
 DEFAULT_NAMESPACE = "default"
 
 
-class HnswVectorStore(BasePydanticVectorStore):
+class HnswVectorStore(KnownFields, BasePydanticVectorStore):
     """Vector store on hnswlib: higher scores are better; deletes, nested filters, any k and many threads work.
 
     Similarities are cosines, between -1 and 1.
 
     Args:
         path: Folder in which every change is kept at once; made when missing, opened when it holds a memory. None
-            keeps everything in memory, until `persist`.
+            keeps everything in memory, until `persist`. Pickled, such a store takes along what it holds; one with a
+            folder opens it again.
+
+    Raises:
+        ValueError: A setting is unknown.
 
     Examples:
         `pip install 'hybridmem-plugins[llama-index]'`
@@ -65,6 +70,10 @@ class HnswVectorStore(BasePydanticVectorStore):
     def __init__(self, path: str | Path | None = None, **kwargs: Any) -> None:
         super().__init__(**{"path": None if path is None else str(path), **kwargs})
         self._store = MemoryStore(self.path, graph=KnowledgeGraph())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Take along the contents of a store in memory, which LlamaIndex's components would leave behind."""
+        return _made_again, (type(self), dict(self.__dict__), self._contents() if self.path is None else None)
 
     @classmethod
     def class_name(cls) -> str:
@@ -149,6 +158,9 @@ class HnswVectorStore(BasePydanticVectorStore):
         Raises:
             ValueError: No vector is given, or the mode is another one.
         """
+        if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
+            msg = f"HnswVectorStore has the modes 'default' and 'mmr', not {query.mode.value!r}"
+            raise ValueError(msg)
         if query.query_embedding is None:
             msg = "the query has no embedding, and a vector store has no model to make one"
             raise ValueError(msg)
@@ -158,7 +170,7 @@ class HnswVectorStore(BasePydanticVectorStore):
         allowed = both_filters(to_filter(query.filters), documents)
         if query.mode == VectorStoreQueryMode.DEFAULT:
             found = nearest(self._store, query.query_embedding, k, allowed, ids)
-        elif query.mode == VectorStoreQueryMode.MMR:
+        else:
             given = kwargs.get("mmr_threshold", query.mmr_threshold)
             found = nearest_diverse(
                 self._store,
@@ -169,9 +181,6 @@ class HnswVectorStore(BasePydanticVectorStore):
                 fetch_k=kwargs.get("mmr_prefetch_k") or 20,
                 lambda_mult=0.5 if given is None else given,
             )
-        else:
-            msg = f"HnswVectorStore has the modes 'default' and 'mmr', not {query.mode.value!r}"
-            raise ValueError(msg)
         return VectorStoreQueryResult(
             nodes=[to_node(one.passage) for one in found],
             similarities=[one.similarity for one in found],
@@ -217,12 +226,15 @@ class HnswVectorStore(BasePydanticVectorStore):
             persist_path: The file.
             fs: File system; None is the local one.
         """
+        write_text(persist_path, json.dumps(self._contents(), ensure_ascii=False), fs)
+
+    def _contents(self) -> dict[str, Any]:
         with self._store.reading() as store:
             passages = self._passages(None, None)
             rows = [row for row in store.rows_of([str(p.id) for p in passages]) if row is not None]
             vectors = [] if store.vectors is None else store.vectors.vectors(rows).tolist()
         ids = [str(passage.id) for passage in passages]
-        data = {
+        return {
             "embedding_dict": dict(zip(ids, vectors, strict=True)),
             "text_id_to_ref_doc_id": {str(p.id): p.metadata.get(REF_DOC, str(p.id)) for p in passages},
             "metadata_dict": {str(p.id): {k: v for k, v in p.metadata.items() if k[0:1] != "_"} for p in passages},
@@ -231,7 +243,6 @@ class HnswVectorStore(BasePydanticVectorStore):
                 "passages": [{"id": p.id, "title": p.title, "text": p.text, "metadata": p.metadata} for p in passages],
             },
         }
-        write_text(persist_path, json.dumps(data, ensure_ascii=False), fs)
 
     @classmethod
     def from_persist_path(cls, persist_path: str, fs: FileSystem | None = None) -> Self:
@@ -248,10 +259,14 @@ class HnswVectorStore(BasePydanticVectorStore):
             msg = f"{persist_path} was not written by this version of HnswVectorStore"
             raise MemoryFormatError(msg)
         made = cls()
-        passages = [Passage(p["text"], p["title"], p["id"], p["metadata"]) for p in own["passages"]]
-        if passages:
-            made._store.add(passages, [data["embedding_dict"][passage.id] for passage in passages])
+        made._fill(data)
         return made
+
+    def _fill(self, contents: dict[str, Any]) -> None:
+        stored = contents["hybridmem"]["passages"]
+        passages = [Passage(p["text"], p["title"], p["id"], p["metadata"]) for p in stored]
+        if passages:
+            self._store.add(passages, [contents["embedding_dict"][passage.id] for passage in passages])
 
     @classmethod
     def from_persist_dir(
@@ -278,3 +293,12 @@ class HnswVectorStore(BasePydanticVectorStore):
                 return [passage for passage in passages if predicate(passage.metadata)]
             mask = store.allowed(to_filter(filters))
             return store.passages(np.flatnonzero(store.metadata.live() if mask is None else mask))
+
+
+def _made_again(
+    kind: type[HnswVectorStore], fields: dict[str, Any], contents: dict[str, Any] | None
+) -> HnswVectorStore:
+    made = kind(**fields)
+    if contents is not None:
+        made._fill(contents)
+    return made
