@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib.util
+import pickle
 import threading
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import HumanMessage, trim_messages
 from langchain_core.runnables import ConfigurableField
@@ -77,6 +80,63 @@ async def test_an_error_of_one_does_not_cost_the_batch(model) -> None:
         assert isinstance(results[1], PermissionError)
     with pytest.raises(PermissionError):
         model.batch(["yes", "no"], config)
+
+
+async def test_a_batch_decodes_together_what_the_cache_lacks(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    generate = model.local_model.generate
+
+    def counted(chats: Any, **settings: Any) -> Any:
+        decoded.append(len(chats))
+        return generate(chats, **settings)
+
+    monkeypatch.setattr(model.local_model, "generate", counted)
+    cached = model.model_copy(update={"cache": InMemoryCache()})
+    first = cached.batch(["One", "Two"])
+    assert [one.content for one in await cached.abatch(["One", "Two"])] == [one.content for one in first]
+    again = cached.batch(["One", "Two", "Three", "Four"])
+    assert [one.content for one in again[:2]] == [one.content for one in first]
+    assert decoded == [2, 2]
+
+
+class Asking(BaseCallbackHandler):
+    def __init__(self, model: Any) -> None:
+        self.model, self.told = model, []
+
+    def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+        self.told.append(self.model.invoke("Name a colour.").content)
+
+
+def test_a_callback_that_asks_the_model_gets_its_own_answer(model) -> None:
+    asking = Asking(model)
+    replies = model.batch(["Hello", "What is two and two?"], {"callbacks": [asking]})
+    assert asking.told == [model.invoke("Name a colour.").content] * 2
+    assert [reply.content for reply in replies] == [model.invoke(q).content for q in ("Hello", "What is two and two?")]
+
+
+async def test_what_cannot_be_decoded_costs_no_other_its_answer(model) -> None:
+    asked = ["Hello", "word " * 9000, []]
+    for results in (model.batch(asked, return_exceptions=True), await model.abatch(asked, return_exceptions=True)):
+        assert results[0].content
+        assert [type(result) for result in results[1:]] == [ValueError, ValueError]
+    for bad in (asked[:2], [asked[0], asked[2]]):
+        with pytest.raises(ValueError, match=r"tokens|no messages"):
+            model.batch(bad)
+        with pytest.raises(ValueError, match=r"tokens|no messages"):
+            await model.abatch(bad)
+
+
+def test_unknown_fields_are_named_and_those_of_any_chat_model_are_not(model) -> None:
+    with pytest.raises(ValueError, match=r"'max_new_tokens'.*max_tokens"):
+        FinetunedChatModel(local_model=model.local_model, max_new_tokens=5)
+    FinetunedChatModel(local_model=model.local_model, timeout=60, streaming=True, max_retries=2, tags=["a"])
+
+
+def test_a_copy_shares_the_weights(model) -> None:
+    for copied in (copy.deepcopy(model), model.model_copy(deep=True, update={"max_tokens": 1})):
+        assert copied.local_model is copied._local is model.local_model
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(model)
 
 
 def test_one_stop_string_is_one(model) -> None:

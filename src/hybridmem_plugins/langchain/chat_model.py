@@ -36,11 +36,13 @@ from hybridmem_plugins.generation import Generation, LocalModel, parse_tool_call
 from hybridmem_plugins.generation.local_model import BASE
 from hybridmem_plugins.generation.stopping import check_stop
 
-_ready: ContextVar[Generation | None] = ContextVar("hybridmem_ready_generation", default=None)
+_batch: ContextVar[_Batch | None] = ContextVar("hybridmem_batch", default=None)
 # What each model loaded here was loaded with. `configurable_fields` makes a chat model anew for every call, out of the
 # fields of the first one, and a model that is there already cannot follow a change of these.
 _LOADING = ("model_name", "adapters", "adapter_scale", "device", "dtype", "batch_size")
 _loaded: WeakKeyDictionary[LocalModel, dict[str, Any]] = WeakKeyDictionary()
+# What LangChain's own code gives any chat model; a local one has no use for it.
+_STANDARD = ("api_key", "base_url", "max_retries", "streaming", "timeout")
 _OPTIONS = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "adapter")
 
 
@@ -96,6 +98,17 @@ class FinetunedChatModel(BaseChatModel):
     """A loaded model to use instead of loading `model`."""
 
     _local: LocalModel = PrivateAttr()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, given: Any) -> Any:
+        """Refuse what is no field, which LangChain would drop without a word."""
+        known = {*cls.model_fields, *(field.alias for field in cls.model_fields.values()), *_STANDARD}
+        if unknown := [key for key in given if key not in known]:
+            own = sorted(cls.model_fields.keys() - BaseChatModel.model_fields.keys())
+            msg = f"Unknown field {unknown[0]!r}. Known: {', '.join(own)}."
+            raise ValueError(msg)
+        return given
 
     @model_validator(mode="after")
     def _load_local_model(self) -> FinetunedChatModel:
@@ -192,8 +205,14 @@ class FinetunedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        ready = _ready.get()
-        generation = ready or self._local.chat(as_chat(messages), **self._settings(stop, kwargs))
+        chat, settings = as_chat(messages), self._settings(stop, kwargs)
+        batch = _batch.get()
+        if batch is None or not batch.asks(self._local, chat, settings):
+            generation = self._local.chat(chat, **settings)
+        else:
+            with batch.decoding() as left:
+                batch.take(self._local.generate(left, **settings) if left else ())
+            generation = batch.answer() or self._local.chat(chat, **settings)
         return self._result(generation, tools=bool(kwargs.get("tools")))
 
     async def _agenerate(
@@ -203,8 +222,14 @@ class FinetunedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        ready = _ready.get()
-        generation = ready or await self._local.achat(as_chat(messages), **self._settings(stop, kwargs))
+        chat, settings = as_chat(messages), self._settings(stop, kwargs)
+        batch = _batch.get()
+        if batch is None or not batch.asks(self._local, chat, settings):
+            generation = await self._local.achat(chat, **settings)
+        else:
+            with batch.decoding() as left:
+                batch.take(await self._local.agenerate(left, **settings) if left else ())
+            generation = batch.answer() or await self._local.achat(chat, **settings)
         return self._result(generation, tools=bool(kwargs.get("tools")))
 
     def _stream(
@@ -248,22 +273,16 @@ class FinetunedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Answer several inputs, decoded together; callbacks run for each as with `invoke`."""
-        try:
-            chats, settings = self._asked(inputs, kwargs)
-            ready = self._local.generate(chats, **settings)
-        except Exception:
-            if not return_exceptions:
-                raise
-            return super().batch(inputs, config, return_exceptions=True, **kwargs)
         results: list[Any] = []
-        for item, own, generation in zip(inputs, get_config_list(config, len(inputs)), ready, strict=True):
-            try:
-                with _handed_over(generation):
+        with self._batched(inputs, kwargs, apart=return_exceptions) as batch:
+            for at, (item, own) in enumerate(zip(inputs, get_config_list(config, len(inputs)), strict=True)):
+                batch.at = at
+                try:
                     results.append(self.invoke(item, own, **kwargs))
-            except Exception as error:  # of a callback: the answer is there
-                if not return_exceptions:
-                    raise
-                results.append(error)
+                except Exception as error:
+                    if not return_exceptions:
+                        raise
+                    results.append(error)
         return results
 
     async def abatch(
@@ -275,30 +294,35 @@ class FinetunedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Do as `batch`, without blocking the event loop; a cancelled task stops at the next token."""
-        try:
-            chats, settings = self._asked(inputs, kwargs)
-            ready = await self._local.agenerate(chats, **settings)
-        except Exception:
-            if not return_exceptions:
-                raise
-            return await super().abatch(inputs, config, return_exceptions=True, **kwargs)
         results: list[Any] = []
-        for item, own, generation in zip(inputs, get_config_list(config, len(inputs)), ready, strict=True):
-            try:
-                with _handed_over(generation):
+        with self._batched(inputs, kwargs, apart=return_exceptions) as batch:
+            for at, (item, own) in enumerate(zip(inputs, get_config_list(config, len(inputs)), strict=True)):
+                batch.at = at
+                try:
                     results.append(await self.ainvoke(item, own, **kwargs))
-            except Exception as error:  # of a callback: the answer is there
-                if not return_exceptions:
-                    raise
-                results.append(error)
+                except Exception as error:
+                    if not return_exceptions:
+                        raise
+                    results.append(error)
         return results
 
-    def _asked(
-        self, inputs: list[LanguageModelInput], kwargs: Mapping[str, Any]
-    ) -> tuple[list[list[dict[str, Any]]], dict[str, Any]]:
-        options = dict(kwargs)
-        chats = [as_chat(self._convert_input(item).to_messages()) for item in inputs]
-        return chats, self._settings(options.pop("stop", None), options)
+    @contextmanager
+    def _batched(
+        self, inputs: Sequence[LanguageModelInput], kwargs: Mapping[str, Any], *, apart: bool
+    ) -> Iterator[_Batch]:
+        """Let calls in this context be decoded together, where all inputs and options can be read."""
+        batch = _Batch(self._local, apart=apart)
+        try:
+            batch.settings = self._settings(kwargs.get("stop"), {k: v for k, v in kwargs.items() if k != "stop"})
+            batch.chats = [as_chat(self._convert_input(item).to_messages()) for item in inputs]
+        except Exception:
+            if not apart:
+                raise
+        token = _batch.set(batch)
+        try:
+            yield batch
+        finally:
+            _batch.reset(token)
 
     # ------------------------------------------------------------------- tools
 
@@ -384,14 +408,45 @@ class FinetunedChatModel(BaseChatModel):
         }  # fmt: skip
 
 
-@contextmanager
-def _handed_over(generation: Generation) -> Iterator[None]:
-    """Let the next call in this context return an answer that was decoded already."""
-    token = _ready.set(generation)
-    try:
-        yield
-    finally:
-        _ready.reset(token)
+class _Batch:
+    """The inputs of one `batch`. The first one that no cache answers has all that follow decoded with it.
+
+    Args:
+        local: What decodes.
+        apart: Whether inputs that cannot be decoded together are answered one by one.
+    """
+
+    def __init__(self, local: LocalModel, *, apart: bool) -> None:
+        self.chats: list[list[dict[str, Any]]] = []
+        self.settings: dict[str, Any] = {}
+        self.at = 0
+        self._local, self._apart = local, apart
+        self._first: int | None = None
+        self._ready: Sequence[Generation] = ()
+
+    def asks(self, local: LocalModel, chat: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> bool:
+        """Tell whether a call is the one that the batch is at, and no other, such as one that a callback makes."""
+        known = self.at < len(self.chats) and local is self._local
+        return known and chat == self.chats[self.at] and settings == self.settings
+
+    @contextmanager
+    def decoding(self) -> Iterator[list[list[dict[str, Any]]]]:
+        """Give the chats that are to be decoded now, none once they are."""
+        try:
+            yield self.chats[self.at :] if self._first is None else []
+        except Exception:
+            if not self._apart:
+                raise
+            self.chats = []
+
+    def take(self, generations: Sequence[Generation]) -> None:
+        """Keep what was decoded."""
+        if self._first is None:
+            self._first, self._ready = self.at, generations
+
+    def answer(self) -> Generation | None:
+        """Return the answer to the chat that the batch is at; None where it has to be decoded alone."""
+        return self._ready[self.at - self._first] if self._first is not None else None
 
 
 def _usage(generation: Generation) -> UsageMetadata:
