@@ -37,7 +37,7 @@ from hybridmem_plugins.retrieval.explain import Explanation, explain
 from hybridmem_plugins.retrieval.features import FIRST_STAGE
 from hybridmem_plugins.retrieval.linking import Question, names_said, read_question
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
-from hybridmem_plugins.retrieval.provenance import facts_of, path_rows, provenance, stated_fact
+from hybridmem_plugins.retrieval.provenance import Said, path_rows, provenance, said_in, stated_fact
 from hybridmem_plugins.retrieval.router import Choice, Router, default_router
 from hybridmem_plugins.retrieval.tiers import BoundTiers
 from hybridmem_plugins.sharing import Shared
@@ -230,14 +230,14 @@ class HybridMemory(Shared):
                 rows = store.permitted([row for row in store.rows_of(list(scores)) if row is not None], allowed)
                 said = f" {name_key(question)} "
                 mentioned = store.graph.mentions_of(rows, allowed)
-                found: list[Fact] = []
+                found: list[Said] = []
                 for row, passage in zip(rows, store.passages(rows), strict=True):
                     score = scores[str(passage.id)]
                     names = [(name, score * (1.0 if f" {name} " in said else 0.9)) for name in mentioned[row]]
-                    found += facts_of(passage, names)
-                found.sort(key=lambda fact: (-fact.score, fact.passage_id, fact.object))
-                typed = self._typed_facts(question, store, allowed, max((fact.score for fact in found), default=0.0))
-        return [*typed, *found][:k]
+                    found += said_in(passage, names)
+                found.sort(key=lambda said: (-said.score, str(said.passage.id), said.spelling))
+                typed = self._typed_facts(question, store, allowed, max((said.score for said in found), default=0.0))
+        return [*typed, *(said.fact() for said in found[:k])][:k]
 
     def _typed_facts(self, question: str, store: View, allowed: Any, floor: float) -> list[Fact]:
         """Return the relations of the names in a question, those first of which it says the most; scored above a floor.

@@ -130,6 +130,30 @@ def test_facts_are_sentences_of_their_passages(memory: HybridMemory) -> None:
         assert fact.object
 
 
+def test_names_with_initials_hyphens_and_apostrophes_stand_in_facts_and_paths_as_written() -> None:
+    text = "It began in 1950. Then J. R. O'Brien met Jean-Luc Moreau at Gen-Z."
+    with HybridMemory() as memory:
+        memory.add(
+            [Passage(text, title="Meeting", id="m"), Passage("He was born in Oslo.", title="J. R. O'Brien", id="o")]
+        )
+        facts = {fact.object: fact for fact in memory.facts("Meeting", k=20) if fact.passage_id == "m"}
+        assert {"J. R. O'Brien", "Jean-Luc Moreau", "Gen-Z"} <= set(facts)
+        assert facts["Jean-Luc Moreau"].relation == "Then J. R. O'Brien met"
+        hits = memory.search("Where was the man of the Meeting born?", k=2, route="relational")
+        (path,) = [hit.provenance["path"] for hit in hits if hit.passage.id == "o"]
+        assert path[0]["sentence"] == "Then J. R. O'Brien met Jean-Luc Moreau at Gen-Z."
+
+
+def test_facts_of_a_passage_of_many_names_take_linear_time() -> None:
+    names = [f"Xy{index}" for index in range(4000)]
+    for text in (" was in town. ".join(names), f"They met {' and then '.join(names)}."):
+        with HybridMemory() as memory:
+            memory.add([Passage(text, title="Town", id="a")])
+            started = time.process_time()
+            assert len(memory.facts("Town", k=3)) > 0
+            assert time.process_time() - started < 4
+
+
 def test_a_question_of_many_names_takes_linear_time() -> None:
     names = "".join(f"Xy{index} was in town. The Zz{index}. " for index in range(5000))
     with HybridMemory() as memory:

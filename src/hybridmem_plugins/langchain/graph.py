@@ -15,7 +15,7 @@ from hybridmem_plugins.extraction.tokens import name_key
 from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.passage import Passage
-from hybridmem_plugins.retrieval.provenance import facts_of
+from hybridmem_plugins.retrieval.provenance import said_in
 
 Triple = tuple[str, str, str]
 """Subject, relation, object."""
@@ -56,7 +56,7 @@ def triples(source: Any, filter: Filter | None = None) -> list[Triple]:  # noqa:
         graph = memory.graph
         for passage in sorted(store.passages(rows), key=lambda one: str(one.id)):
             names = [name for _, name, key in graph.out_edges(f"passage:{passage.id}", keys=True) if key == "mentions"]
-            for fact in facts_of(passage, [(name, 1.0) for name in names]):
+            for fact in (said.fact() for said in said_in(passage, [(name, 1.0) for name in names])):
                 found[fact.subject, fact.relation, fact.object] = None
         for subject, object_, relation, data in graph.edges(keys=True, data=True):
             if not known.isdisjoint(data.get("passages", ())):
