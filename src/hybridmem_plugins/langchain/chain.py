@@ -16,6 +16,7 @@ from hybridmem_plugins.memory.filters import Filter, both_filters
 from hybridmem_plugins.retrieval.model import Route
 from hybridmem_plugins.system.answer import Answer, Source
 from hybridmem_plugins.system.hybrid_system import HybridMemorySystem
+from hybridmem_plugins.system.models import LocalChat
 
 ChainInput = str | Mapping[str, Any]
 
@@ -120,7 +121,10 @@ def create_hybrid_chain(retriever: Any, model: Any = None, **options: Any) -> Hy
     Args:
         retriever: Any LangChain retriever, `HybridRetriever` among them, or a `HybridMemory`.
         model: Any LangChain chat model, LLM or Runnable over messages; None is the shipped fine-tuned model, on this
-            machine.
+            machine. A `FinetunedChatModel` answers with its own options, but where each passage is read alone
+            (`reading="each"`, and the shipped adapter unless told otherwise) it always takes the likeliest token, as
+            its choice among them was fitted so. Callbacks do not see it read; wrapped (`model.with_config()`), it is a
+            model like any other: it reads all passages together, in one call that they see.
         **options: More arguments of `HybridMemorySystem`, such as `k`, `budget` or `unsupported`.
 
     Raises:
@@ -135,10 +139,21 @@ def create_hybrid_chain(retriever: Any, model: Any = None, **options: Any) -> Hy
         ```
     """
     if isinstance(model, FinetunedChatModel):
-        limit = {} if model.max_tokens is None else {"max_new_tokens": model.max_tokens}
-        adapter = model.adapter if model.adapter in model._local.adapters else None
-        return HybridChain(HybridMemorySystem(retriever, model._local, adapter=adapter, **{**limit, **options}))
+        own = {key: options.pop(key) for key in ("adapter", "max_new_tokens") if key in options}
+        model = _Finetuned(model, **own)
     return HybridChain(HybridMemorySystem(retriever, model, **options))
+
+
+class _Finetuned(LocalChat):
+    """The model of a `FinetunedChatModel`, with that one's options."""
+
+    def __init__(self, chat: FinetunedChatModel, **own: Any) -> None:
+        limit = {} if chat.max_tokens is None else {"max_new_tokens": chat.max_tokens}
+        super().__init__(chat._local, **{"adapter": chat.adapter, **limit, **own})
+        self.chat = chat
+
+    def _options(self) -> dict[str, Any]:
+        return {**self.chat._settings(None, {}), **super()._options()}
 
 
 def read_input(

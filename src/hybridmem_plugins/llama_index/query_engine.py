@@ -103,7 +103,7 @@ class HybridQueryEngine(BaseQueryEngine):
             return question, self.system, {}
         asked = _Asked(inner.source, replace(query_bundle, query_str=question))
         system = copy(self.system)
-        system.retriever = type(inner)(asked, inner.memory)
+        system.retriever = type(inner)(asked, behind=inner.source)
         return question, system, asked.found
 
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
@@ -53,14 +54,7 @@ def as_retriever(source: Any) -> Retriever:
     Raises:
         TypeError: It is none of these.
     """
-    inner, bound = _unbound(source)
-    memory = getattr(inner, "memory", None)
-    if isinstance(memory, HybridMemory) and callable(getattr(type(inner), "explain", None)):
-        # Our own retriever for a framework, with its filter, reranker and more: its form of a call is kept. The type is
-        # asked because other wrappers (`configurable_fields`) hand on every attribute, but hold a filter of their own
-        # that `facts` of the retriever within does not see, and that a filter of a call would replace.
-        return _Foreign(source, memory, inner, bound)
-    if isinstance(source, Retriever):
+    if _own_beneath(source) is None and isinstance(source, Retriever):
         return source
     if any(callable(getattr(source, name, None)) for name in ("invoke", "retrieve")) or callable(source):
         return _Foreign(source)
@@ -69,6 +63,43 @@ def as_retriever(source: Any) -> Retriever:
         "LlamaIndex retriever (retrieve), or a function from a question to passages."
     )
     raise TypeError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """Our own retriever for a framework, beneath what is around it.
+
+    Attributes:
+        retriever: What is asked for facts.
+        bound: Keywords that a wrapper gives to every call, unless the call has them.
+        configured: Whether the configuration of a call made it, which then says how many passages to find.
+    """
+
+    retriever: Any
+    bound: Mapping[str, Any]
+    configured: bool
+
+    @property
+    def memory(self) -> HybridMemory:
+        memory: HybridMemory = self.retriever.memory
+        return memory
+
+
+def _own_beneath(source: Any) -> _Own | None:
+    """Return our own retriever that a call now would ask; None where a wrapper hides what it asks.
+
+    Its form of a call is kept, with its filter, reranker and more. The type is asked because LangChain's wrappers hand
+    on every attribute, but may hold a filter of their own that `facts` of the retriever within does not see.
+    """
+    made = _configured(source)
+    inner, bound = _unbound(made)
+    ours = isinstance(getattr(inner, "memory", None), HybridMemory) and callable(getattr(type(inner), "explain", None))
+    return _Own(inner, bound, made is not source) if ours else None
+
+
+def _configured(source: Any) -> Any:
+    """Return what LangChain's `configurable_fields` makes of a retriever for the call in whose context this runs."""
+    return source.prepare()[0] if {"default", "fields"} <= getattr(source, "__dict__", {}).keys() else source
 
 
 def _unbound(source: Any) -> tuple[Any, dict[str, Any]]:
@@ -85,25 +116,20 @@ class _Foreign:
 
     Args:
         source: What is asked for passages.
-        memory: Beneath it, where it is our own.
-        inner: What is asked for facts, where `source` is a wrapper around it.
-        bound: Keywords that the wrapper gives to every call, unless the call has them.
+        behind: Where our own retriever is looked for; None looks in the source.
     """
 
-    def __init__(
-        self,
-        source: Any,
-        memory: HybridMemory | None = None,
-        inner: Any = None,
-        bound: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.source, self.memory = source, memory
-        self._inner, self._bound = source if inner is None else inner, bound or {}
+    def __init__(self, source: Any, behind: Any = None) -> None:
+        self.source, self._behind = source, source if behind is None else behind
         self._title_key = str(getattr(source, "title_key", None) or "title")
-        name = next((n for n in ("invoke", "retrieve") if callable(getattr(source, n, None))), "")
-        self._call: Callable[..., Any] = getattr(source, name) if name else source
-        self._acall: Callable[..., Any] | None = getattr(source, f"a{name}", None) if name else None
-        self._keywords = {"k", "filter", "route"} if memory is not None and name == "invoke" else set[str]()
+        self._form = next((n for n in ("invoke", "retrieve") if callable(getattr(source, n, None))), "")
+        self._call: Callable[..., Any] = getattr(source, self._form) if self._form else source
+        self._acall: Callable[..., Any] | None = getattr(source, f"a{self._form}", None) if self._form else None
+
+    @property
+    def memory(self) -> HybridMemory | None:
+        own = _own_beneath(self._behind)
+        return None if own is None else own.memory
 
     def search(
         self,
@@ -145,30 +171,30 @@ class _Foreign:
         return [to_hit(one, self._title_key) for one in found]
 
     def facts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
-        if self.memory is None:
-            return []
-        found: list[Fact] = self._inner.facts(question, k, **self._allowed(filter))
+        own = _own_beneath(self._behind)
+        found: list[Fact] = [] if own is None else own.retriever.facts(question, k, **_allowed(own, filter))
         return found
 
     async def afacts(self, question: str, k: int = 8, filter: Filter | None = None) -> list[Fact]:  # noqa: A002
-        if self.memory is None:
-            return []
-        found: list[Fact] = await self._inner.afacts(question, k, **self._allowed(filter))
+        own = _own_beneath(self._behind)
+        found: list[Fact] = [] if own is None else await own.retriever.afacts(question, k, **_allowed(own, filter))
         return found
 
     def _options(self, k: int, filter: Filter | None, route: Route) -> dict[str, Any]:  # noqa: A002
-        if self._keywords:
-            asked = {"k": self._bound.get("k", k), "route": None if route == "auto" else route, **self._allowed(filter)}
-            return {key: value for key, value in asked.items() if value is not None}
+        own = _own_beneath(self._behind)
+        if own is not None and self._form == "invoke":
+            wanted = {} if own.configured else {"k": own.bound.get("k", k)}
+            return {**wanted, **({} if route == "auto" else {"route": route}), **_allowed(own, filter)}
         if filter is not None or route != "auto":
             what = "filter" if filter is not None else "route"
             msg = f"this retriever takes no {what} for a call. Set it in the retriever itself, or use a HybridMemory."
             raise ValueError(msg)
         return {}
 
-    def _allowed(self, filter: Filter | None) -> dict[str, Filter]:  # noqa: A002
-        both = both_filters(self._bound.get("filter"), filter)
-        return {} if both is None else {"filter": both}
+
+def _allowed(own: _Own, filter: Filter | None) -> dict[str, Filter]:  # noqa: A002
+    both = both_filters(own.bound.get("filter"), filter)
+    return {} if both is None else {"filter": both}
 
 
 def to_hit(found: Any, title_key: str = "title") -> Hit:
