@@ -160,6 +160,17 @@ def test_a_graph_is_read_whole_while_others_forget(address: str, monkeypatch: An
         assert set(memory.graph.edges(keys=True)) == expected
 
 
+def test_a_question_vector_of_another_length_is_refused_as_elsewhere(address: str, monkeypatch: Any) -> None:
+    embedder = FakeEmbedder()
+    with HybridMemory(embedder, address) as memory, HybridMemory(embedder) as embedded:
+        for one in (memory, embedded):
+            one.add([Passage("Oslo lies in Norway.", id="a")])
+        monkeypatch.setattr(embedder, "embed_query", lambda text: [1.0] * 5)
+        for one in (memory, embedded):
+            with pytest.raises(ValueError, match="expected a vector of length 16"):
+                one.search("Where?")
+
+
 def test_a_question_that_has_its_answer_survives_closing(address: str) -> None:
     memory = HybridMemory(EMBEDDER, address)
     memory.add([Passage("Oslo lies in Norway.", id="a")])

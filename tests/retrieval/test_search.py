@@ -277,6 +277,18 @@ def test_a_broken_question_vector_gets_a_clear_error(query: list[float]) -> None
             memory.search("Who?")
 
 
+def test_an_awaitable_for_a_vector_names_the_embedder() -> None:
+    async def later() -> list[float]:
+        return [1.0, 2.0, 3.0]
+
+    awaitable = later()
+    with HybridMemory(FakeEmbedder(awaitable)) as memory:
+        memory.add([Passage("A king.", "Lothair II")])
+        with pytest.raises(ValueError, match="the embedder gave no vector for the question, but a coroutine"):
+            memory.search("Who?")
+    awaitable.close()
+
+
 def test_a_zero_question_vector_still_answers_by_words() -> None:
     with HybridMemory(FakeEmbedder([0.0, 0.0, 0.0])) as memory:
         memory.add([Passage("A king.", "Lothair II", "a"), Passage("A queen of old times.", "Teutberga", "b")])

@@ -15,9 +15,13 @@ def unit_vector(values: Any) -> NDArray[np.float32]:
     """Return an embedder's vector of a question with length 1, or as it is where it is zero.
 
     Raises:
-        ValueError: It has NaN or infinity in it.
+        ValueError: It is no vector (an awaitable, for example), or has NaN or infinity in it.
     """
-    vector = np.asarray(values, dtype=np.float32).reshape(-1)
+    try:
+        vector = np.asarray(values, dtype=np.float32).reshape(-1)
+    except (TypeError, ValueError) as error:
+        msg = f"the embedder gave no vector for the question, but a {type(values).__name__}: {error}"
+        raise ValueError(msg) from None
     norm = float(np.linalg.norm(vector))
     if not np.isfinite(norm):
         msg = "the embedder gave a vector with NaN or infinity for the question"

@@ -146,8 +146,12 @@ class PostgresView:
             k: How many passages each tier will be asked for.
             rows: Passages that will be looked at besides.
             allowed: The filter in force.
+
+        Raises:
+            ValueError: The vector has another length than those stored.
         """
         query = np.asarray(vector, dtype=np.float32)
+        unit_query(query, self._semantic.dimension)
         totals = self.totals
         statements = [
             *self._semantic.tuning(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -83,7 +84,8 @@ class MetRows:
     def frequencies(self, rows: Sequence[int], terms: Sequence[str]) -> tuple[Floats, Floats]:
         """Return how often each term stands in each passage, shape `(rows, terms)`, and the passages' lengths."""
         met = self.of(rows)
-        counts = np.array([[one.tokens.count(term) for term in terms] for one in met], dtype=np.float32)
+        held = [Counter(one.tokens) for one in met]
+        counts = np.array([[one.get(term, 0) for term in terms] for one in held], dtype=np.float32)
         return counts.reshape(len(met), len(terms)), np.array([len(one.tokens) for one in met], dtype=np.float32)
 
 
