@@ -187,13 +187,17 @@ class _Batch:
         self.rows, self.indices = list(rows), list(range(len(rows)))
         width = max(len(row.prompt) for row in rows)
         device = next(model.parameters()).device
-        shared = self._shared()
+        self.cache = transformers.DynamicCache(config=model.config)
+        layers, kinds = {type(layer) for layer in self.cache.layers}, transformers.cache_utils
+        # Padding after a shared beginning would count towards what a sliding window sees, and go through a recurrence.
+        shared = self._shared() if layers <= {kinds.DynamicLayer} else 0
+        # Recurrent states cannot be dropped row by row.
+        self.divisible = layers <= {kinds.DynamicLayer, kinds.DynamicSlidingWindowLayer}
         padding = [width - len(row.prompt) for row in rows]
         ids = [[pad_id] * pad + row.prompt[shared:] for pad, row in zip(padding, rows, strict=True)]
         mask = [[1] * shared + [0] * pad + [1] * (width - shared - pad) for pad in padding]
         self.ids, self.mask = torch.tensor(ids, device=device), torch.tensor(mask, device=device)
         self.positions = (self.mask.cumsum(dim=-1) - 1).clamp(min=0)[:, shared:]
-        self.cache = transformers.DynamicCache()
         if shared:
             with torch.inference_mode():
                 beginning = torch.tensor([rows[0].prompt[:shared]], device=device)
@@ -246,7 +250,7 @@ class _Batch:
             ids = torch.tensor(tokens, device=self.mask.device).unsqueeze(1)
             positions = self.positions[:, -1:] + 1
             keep = [position for position, row in enumerate(self.rows) if row.finish_reason is None]
-            if keep and 2 * len(keep) <= len(self.rows):
+            if keep and 2 * len(keep) <= len(self.rows) and self.divisible:
                 chosen = torch.tensor(keep, device=self.mask.device)
                 self.cache.batch_select_indices(chosen)
                 self.mask, ids, positions = self.mask[chosen], ids[chosen], positions[chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,18 @@ def load_base(source: str | Path | None = None, *, dtype: str | None = None, dev
     if extra:
         model = _without_quantisation(model, auto, wanted)
     return model.to(device).eval()
+
+
+def check_cache(model: Any) -> None:
+    """Check that a model goes on from a cache of keys and values, as the decoding loop does.
+
+    Raises:
+        ValueError: It keeps a state of another kind (Mamba, RWKV), and would read each token as if it were the first.
+    """
+    taken = inspect.signature(model.forward).parameters.keys()
+    if taken & {"cache_params", "state"} and "past_key_values" not in taken:
+        msg = f"A {type(model).__name__} keeps no cache of keys and values, so it cannot be used here."
+        raise ValueError(msg)
 
 
 def _without_quantisation(model: Any, auto: Any, dtype: Any) -> Any:

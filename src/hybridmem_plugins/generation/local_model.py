@@ -67,7 +67,7 @@ class LocalModel(Shared):
     Raises:
         ImportError: The extra `[llm]`, or the default model's wheel, is not installed.
         AdapterMismatchError: An adapter does not fit the model.
-        ValueError: A path or a setting is wrong.
+        ValueError: A path or a setting is wrong, or the model has no cache of keys and values (Mamba, RWKV).
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class LocalModel(Shared):
         if batch_size < 1:
             msg = f"batch_size must be 1 or more, not {batch_size}."
             raise ValueError(msg)
+        loading.check_cache(model)
         self.model, self.tokenizer = model, tokenizer
         self.settings, self.batch_size = settings or GenerationSettings(), batch_size
         self.stop_ids = loading.stop_token_ids(tokenizer, model)
@@ -130,7 +131,8 @@ class LocalModel(Shared):
     @property
     def context_window(self) -> int:
         """Tokens that prompt and answer may have together."""
-        return int(getattr(self.model.config, "max_position_embeddings", 2048))
+        # What reads images too keeps its language model's settings one level deeper.
+        return int(getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", 2048))
 
     @property
     def supports_tools(self) -> bool:
