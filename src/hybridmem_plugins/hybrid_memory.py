@@ -305,11 +305,11 @@ class HybridMemory(Shared):
                 asked = self._read(question, store, store.allowed(filter))
                 version = store.version
                 if not len(store):
-                    return finish(store, Result(asked, _nothing_stored(route)))
+                    return finish(store, _nothing_stored(asked, route, filter))
             vectors = self._embed(asked)  # May take long where the embedder is remote: nobody waits for it.
             with self._store.reading() as store:
                 if store.vectors is None:
-                    return finish(store, Result(asked, _nothing_stored(route)))
+                    return finish(store, _nothing_stored(asked, route, filter))
                 allowed = store.allowed(filter)
                 if store.version != version:
                     asked = self._read(question, store, allowed)
@@ -317,7 +317,7 @@ class HybridMemory(Shared):
                 store.expect(vectors[0], asked.terms, max(k, FIRST_STAGE), named, allowed)
                 tiers = BoundTiers(store.vectors, store.lexical, store.graph)
                 result = retrieve(asked, vectors, tiers, k, allowed=allowed, route=route, router=self.router)
-                return finish(store, result)
+                return finish(store, result if result.found or not filter else _nothing_stored(asked, route, filter))
 
     def _read(self, question: str, store: View, allowed: Any) -> Question:
         return read_question(question, store.graph, allowed, self._resolve if self._resolve else None)
@@ -428,5 +428,7 @@ def _hits(store: View, result: Result, k: int) -> list[Hit]:
     ]
 
 
-def _nothing_stored(route: Route) -> Choice:
-    return Choice("semantic" if route == "auto" else route, "the memory is empty")
+def _nothing_stored(asked: Question, route: Route, filter: Filter | None) -> Result:  # noqa: A002
+    """Return what is found where no passage may be found; with a filter, whether there are others is not told."""
+    reason = "the filter allows no passage that is stored" if filter else "the memory is empty"
+    return Result(asked, Choice("semantic" if route == "auto" else route, reason))

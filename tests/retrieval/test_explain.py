@@ -15,6 +15,7 @@ import pytest
 from hybridmem_plugins import Explanation, HybridMemory, Passage
 from hybridmem_plugins.cli import app
 from hybridmem_plugins.retrieval.explain_layout import MAX_DRAWN, picture_of
+from hybridmem_plugins.retrieval.model import ROUTES
 
 QUESTION = "Who designed the machine that Ada Lovelace wrote for?"
 PASSAGES = [
@@ -131,8 +132,11 @@ def test_a_filter_keeps_what_it_excludes_out_of_every_form(tmp_path: Path) -> No
 def test_an_empty_memory_and_a_filter_that_excludes_all_explain_nothing(tmp_path: Path) -> None:
     with HybridMemory() as memory:
         empty = memory.explain(QUESTION)
+        before = [memory.explain(QUESTION, filter={"tenant": "nobody"}, route=route) for route in ROUTES]
         memory.add(PASSAGES)
         nothing = memory.explain(QUESTION, filter={"tenant": "nobody"})
+        after = [memory.explain(QUESTION, filter={"tenant": "nobody"}, route=route) for route in ROUTES]
+    assert before == after  # nothing tells that others have passages here
     for why in (empty, nothing):
         assert why.hits == ()
         assert why.seeds == ()
