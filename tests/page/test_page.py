@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -105,6 +106,37 @@ async def test_what_goes_wrong_is_told_on_the_page(memory: HybridMemory) -> None
         await ask(user, QUESTION)
         assert await see(user, "Unexpected RuntimeError: out of paper")
         assert await see(user, "Charles Babbage")
+
+
+async def test_a_connection_that_breaks_for_a_moment_loses_no_answer_and_a_closed_page_asks_no_more(
+    memory: HybridMemory,
+) -> None:
+    go_on, asked = threading.Event(), threading.Semaphore(0)
+
+    def slow(messages: Any) -> str:
+        asked.release()
+        go_on.wait(20)
+        return tuned(messages)
+
+    conversation = Conversation(Desk(memory, lambda: {FINE_TUNED: slow}), "3 passages")
+    async with user_simulation(conversation.build) as user:
+        await user.open("/")
+        await ask(user, QUESTION)
+        assert await asyncio.to_thread(asked.acquire, timeout=10)
+        assert user.client is not None
+        (connection,) = user.client._socket_to_document_id
+        user.client.handle_disconnect(connection)
+        await asyncio.sleep(0.1)
+        go_on.set()
+        assert await see(user, "s, retrieval")
+        go_on.clear()
+        await ask(user, QUESTION)
+        assert await asyncio.to_thread(asked.acquire, timeout=10)
+        job = conversation._jobs["ask"]
+        user.client.delete()
+        await asyncio.wait([job], timeout=5)
+        assert job.cancelled()
+        go_on.set()
 
 
 async def test_an_empty_memory_says_so() -> None:

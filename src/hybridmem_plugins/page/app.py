@@ -64,7 +64,8 @@ class Conversation:
             self.results.set_visibility(False)
             with self.results:
                 self._build_results()
-        ui.context.client.on_disconnect(self._stop)
+        # Not at a disconnect: a browser whose connection broke for a moment comes back to the same page.
+        ui.context.client.on_delete(self._stop)
 
     def _build_question(self) -> None:
         with views.box("ask"):
