@@ -1,11 +1,9 @@
-"""The lexical tier: BM25 over token lists, updated in place, and exact phrases."""
+"""The lexical tier: BM25 over token lists, updated in place."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +12,9 @@ from numpy.typing import NDArray
 
 from hybridmem_plugins.errors import MemoryFormatError
 from hybridmem_plugins.memory.cachefile import load_cache, save_cache
-from hybridmem_plugins.memory.phrases import (
-    count_terms,
-    phrase_in,
-    phrase_in_all,
-    phrases_in_all,
-    token_positions,
-)
-from hybridmem_plugins.memory.postings import Ints, Postings, sorted_unique
-from hybridmem_plugins.memory.rows import Buffer, Mask, RowMap, Rows, as_rows
+from hybridmem_plugins.memory.phrases import count_terms
+from hybridmem_plugins.memory.rows import Mask, Rows
+from hybridmem_plugins.memory.token_table import TokenTable
 
 Floats = NDArray[np.float32]
 
@@ -32,9 +24,6 @@ DENSE_TERMS = 32  # of which the arrays are kept: at 100,000 passages 13 MB
 
 # To count terms in some passages, reading their tokens beats looking up each term's list, up to about this many.
 _READ_TOKENS = 50_000
-
-# Tokens that can be looked through in the time that it takes to find one phrase.
-_PHRASE_COST = 40_000
 
 _NOTHING = np.empty(0, dtype=np.float32)
 
@@ -55,7 +44,7 @@ class _Counted(NamedTuple):
     idf: dict[tuple[str, ...], Floats]
 
 
-class LexicalIndex:
+class LexicalIndex(TokenTable):
     """BM25 as Lucene computes it, without its constant factor (Robertson and Zaragoza, 2009; Kamphuis et al., 2020).
 
     The score of a passage is the sum over the query's tokens of
@@ -76,32 +65,22 @@ class LexicalIndex:
         [2]
     """
 
+    _all: _Counted | None
+    _allowed: tuple[Mask, _Counted] | None  # of the last mask: one question asks several times
+    _dense: dict[int, Floats]
+
     def __init__(self, k1: float = 1.2, b: float = 0.75) -> None:
         if not (k1 >= 0 and 0 <= b <= 1):
             msg = f"k1 must not be negative and b must lie in 0..1, not {k1} and {b}"
             raise ValueError(msg)
         self.k1 = k1
         self.b = b
-        self.clear()
+        super().__init__()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._map = RowMap()
-        self._vocabulary: defaultdict[str, int] = defaultdict()
-        self._vocabulary.default_factory = self._vocabulary.__len__
-        self._terms = Buffer(object)  # spelling of each term
-        self._document_frequency = Buffer(np.int32)
-        self._tokens = Buffer(np.int32)
-        self._starts = Buffer(np.int64)
-        self._lengths = Buffer(np.int32)
-        self._token_count = 0
-        self._postings = Postings()
-        self._all: _Counted | None = None
-        self._allowed: tuple[Mask, _Counted] | None = None  # of the last mask: one question asks several times
-        self._dense: dict[int, Floats] = {}
-
-    def __len__(self) -> int:
-        return len(self._map)
+        super().clear()
+        self._forget()
 
     def add(self, rows: Sequence[int] | Rows, token_lists: Sequence[Sequence[str]]) -> None:
         """Store the tokens of new rows.
@@ -109,65 +88,18 @@ class LexicalIndex:
         Raises:
             ValueError: The counts differ, or a row was used before.
         """
-        labels = as_rows(rows)
-        if len(labels) != len(token_lists):
-            msg = f"{len(labels)} rows but {len(token_lists)} token lists"
-            raise ValueError(msg)
-        slots = self._map.add(labels)
-        number = self._vocabulary.__getitem__
-        known = len(self._vocabulary)
-        flat: list[int] = []
-        lengths: list[int] = []
-        for tokens in token_lists:
-            flat.extend(map(number, tokens))
-            lengths.append(len(tokens))
-        if len(self._vocabulary) > known:
-            self._terms.extend(np.array(self._newest_terms(known), dtype=object))
-            self._document_frequency.extend(np.zeros(len(self._vocabulary) - known, dtype=np.int32))
-        terms = np.array(flat, dtype=np.int32)
-        sizes = np.array(lengths, dtype=np.int32)
-        self._starts.extend(self._tokens.size + np.cumsum(sizes, dtype=np.int64) - sizes)
-        self._lengths.extend(sizes)
-        self._tokens.extend(terms)
-        self._token_count += len(terms)
-        found = self._postings.add(terms, np.repeat(slots.astype(np.int32), sizes), self._terms.size)
-        self._document_frequency.view()[:] += np.bincount(found, minlength=self._terms.size).astype(np.int32)
+        super().add(rows, token_lists)
         self._all = self._allowed = None
 
     def remove(self, rows: Sequence[int] | Rows) -> None:
         """Forget rows; unknown ones are ignored."""
-        slots = self._map.remove(as_rows(rows))
-        if not len(slots):
-            return
-        self._token_count -= int(self._lengths.view()[slots].sum())
-        starts, lengths = self._starts.view()[slots], self._lengths.view()[slots]
-        terms = self._tokens.view()[token_positions(starts, lengths)].astype(np.int64)
-        size = max(1, self._terms.size)
-        pairs, _ = sorted_unique(np.repeat(np.arange(len(slots)), lengths) * size + terms)
-        np.subtract.at(self._document_frequency.view(), pairs % size, 1)
+        super().remove(rows)
         self._all = self._allowed = None
-        if self._map.dead_count > max(1024, self._map.slot_count // 4):
-            self.compact()
 
     def compact(self) -> None:
         """Drop every trace of removed rows. Term ids change."""
-        live = self._map.live.copy()
-        lengths, starts = self._lengths.view(), self._starts.view()
-        new_slot = np.where(live, np.cumsum(live) - 1, -1).astype(np.int32)
-        used = self._document_frequency.view() > 0
-        new_term = np.where(used, np.cumsum(used) - 1, -1).astype(np.int32)
-        kept_tokens = np.repeat(live, lengths)
-        tokens = new_term[self._tokens.view()[token_positions(starts, lengths)][kept_tokens]]
-        self._postings.keep(new_slot, new_term, int(used.sum()))
-        self._map.compact()
-        self._set_vocabulary(self._terms.view()[used].tolist())
-        self._document_frequency.replace(self._document_frequency.view()[used])
-        sizes = lengths[live]
-        self._tokens.replace(tokens)
-        self._lengths.replace(sizes)
-        self._starts.replace(np.cumsum(sizes, dtype=np.int64) - sizes)
-        self._all = self._allowed = None
-        self._dense = {}
+        super().compact()
+        self._forget()
 
     def search(self, tokens: Sequence[str], k: int, allowed: Mask | None = None) -> tuple[Rows, Floats]:
         """Return the rows with the highest scores above zero, best first.
@@ -190,9 +122,8 @@ class LexicalIndex:
         weighted = self._weigh(tokens, counted)
         scores = np.zeros(self._map.slot_count, dtype=np.float32)
         mask, norms = counted.slots, counted.norms
-        bounds = np.cumsum([weight for _, weight in weighted][::-1])[
-            ::-1
-        ].tolist()  # what a term and later ones can add
+        added = np.cumsum([weight for _, weight in reversed(weighted)])
+        bounds = added[::-1].tolist()  # what a term and later ones can add
         for position, (term, weight) in enumerate(weighted):
             if position and self._is_frequent(term):
                 close = self._still_close(scores, mask, k, bounds[position])
@@ -248,104 +179,9 @@ class LexicalIndex:
         gains: Floats = self.idf(tokens, allowed) * (frequencies / (frequencies + norms))
         return gains
 
-    def document_frequency(self, tokens: Sequence[str]) -> NDArray[np.int64]:
-        """Return in how many rows each token occurs."""
-        terms = self.term_ids(tokens)
-        counts = np.zeros(len(terms), dtype=np.int64)
-        known = terms >= 0
-        counts[known] = self._document_frequency.view()[terms[known]]
-        return counts
-
     def idf(self, tokens: Sequence[str], allowed: Mask | None = None) -> Floats:
         """Return the weight of each token, not to be changed; the one of an unseen token is the highest."""
         return self._idf(tokens, self._counted(allowed))
-
-    def term_ids(self, tokens: Iterable[str]) -> Ints:
-        """Return the number of each token, -1 for unseen ones. Numbers hold until the index changes."""
-        return np.array([self._vocabulary.get(token, -1) for token in tokens], dtype=np.int32)
-
-    def term(self, term_id: int) -> str:
-        """Return the token with a number."""
-        return str(self._terms.view()[term_id])
-
-    def tokens(self, row: int) -> Ints:
-        """Return the term ids of a row's tokens, in their order.
-
-        Raises:
-            KeyError: The row is not in the index.
-        """
-        slot = int(self._slots([row])[0])
-        start = int(self._starts.view()[slot])
-        view: Ints = self._tokens.view()[start : start + int(self._lengths.view()[slot])]
-        return view
-
-    def words(self, rows: Sequence[int] | Rows) -> list[list[str]]:
-        """Return the tokens of each row, in their order.
-
-        Raises:
-            KeyError: A row is not in the index.
-        """
-        slots = self._slots(rows)
-        starts, lengths = self._starts.view()[slots], self._lengths.view()[slots]
-        flat: list[str] = self._terms.view()[self._tokens.view()[token_positions(starts, lengths)]].tolist()
-        ends = np.cumsum(lengths, dtype=np.int64)
-        return [flat[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
-
-    def rows(self) -> Rows:
-        """Return all rows, in the order of adding."""
-        return self._map.live_rows()
-
-    def has(self, rows: Sequence[int] | Rows) -> Mask:
-        """Return for each row whether it is in the index."""
-        return self._map.slots(as_rows(rows)) >= 0
-
-    def rows_with_phrase(self, tokens: Sequence[str], allowed: Mask | None = None) -> Rows:
-        """Return the rows, ascending, in which the tokens stand one after another.
-
-        Args:
-            tokens: At least one token.
-            allowed: Mask over rows; None allows all.
-        """
-        terms = self.term_ids(tokens)
-        if not len(terms) or (terms < 0).any():
-            return np.empty(0, dtype=np.int64)
-        lists = sorted((self._postings.of(term)[0] for term in set(terms.tolist())), key=len)
-        slots = lists[0][self._map.allowed_slots(allowed)[lists[0]]]
-        for other in lists[1:]:
-            positions = np.minimum(np.searchsorted(other, slots), len(other) - 1)
-            slots = slots[other[positions] == slots]
-        if len(terms) > 1 and len(slots):
-            # Gathering the tokens of many passages costs more than looking through all of them.
-            many = 16 * int(self._lengths.view()[slots].sum()) > self._tokens.size
-            sequences = (self._tokens.view(), self._starts.view(), self._lengths.view())
-            if many:
-                rarest = int(np.argmin(self._document_frequency.view()[terms]))
-                slots = slots[phrase_in_all(*sequences, terms, rarest)[slots]]
-            else:
-                slots = slots[phrase_in(*sequences, slots, terms)]
-        rows: Rows = np.sort(self._map.rows[slots])
-        return rows
-
-    def rows_with_phrases(self, phrases: Sequence[Sequence[str]]) -> list[Rows]:
-        """Return for each of many phrases what `rows_with_phrase` does; together they take much less time.
-
-        Args:
-            phrases: Runs of tokens, each of at least one.
-        """
-        if len(phrases) * _PHRASE_COST < self._tokens.size:
-            return [self.rows_with_phrase(phrase) for phrase in phrases]
-        number = self._vocabulary.get
-        terms = [[number(token, -1) for token in phrase] for phrase in phrases]
-        which, slots = phrases_in_all(self._tokens.view(), self._starts.view(), self._lengths.view(), terms)
-        live = self._map.live[slots]
-        which, rows = which[live], self._map.rows[slots[live]]
-        order = np.lexsort((rows, which))
-        which, rows = which[order], rows[order]
-        found = [np.empty(0, dtype=np.int64)] * len(phrases)
-        held, first = np.unique(which, return_index=True)
-        for phrase, part in zip(held.tolist(), np.split(rows, first[1:]), strict=False):  # of nothing, one part is left
-            found[phrase] = part
-        return found
 
     def save(self, folder: Path, stamp: dict[str, Any] | None = None) -> None:
         """Write the index into a folder so that a crash at any instant leaves the old or the new one.
@@ -354,15 +190,7 @@ class LexicalIndex:
             folder: Existing folder.
             stamp: Anything JSON that `load` shall return, such as the journal's version.
         """
-        postings = self._postings.merged(self._terms.size)
-        arrays = {
-            "rows": self._map.rows, "live": self._map.live, "document_frequency": self._document_frequency.view(),
-            "tokens": self._tokens.view(), "starts": self._starts.view(), "lengths": self._lengths.view(),
-            "posting_starts": postings.starts, "posting_slots": postings.slots,
-            "posting_frequencies": postings.frequencies,
-            "terms": np.frombuffer(json.dumps(self._terms.view().tolist()).encode("ascii"), dtype=np.uint8),
-        }  # fmt: skip
-        save_cache(folder, "lexical", {"k1": self.k1, "b": self.b, "stamp": stamp}, arrays)
+        save_cache(folder, "lexical", {"k1": self.k1, "b": self.b, "stamp": stamp}, self._arrays())
 
     def load(self, folder: Path) -> Any:
         """Replace the content by what `save` wrote.
@@ -375,41 +203,17 @@ class LexicalIndex:
         """
         header, arrays, _ = load_cache(folder, "lexical")
         try:
-            self.clear()
-            rows, live = arrays["rows"], arrays["live"]
-            self._map.add(rows)
-            self._map.remove(rows[~live])
-            self._set_vocabulary(json.loads(arrays["terms"].tobytes()))
-            self._document_frequency.replace(arrays["document_frequency"])
-            self._tokens.replace(arrays["tokens"])
-            self._starts.replace(arrays["starts"])
-            self._lengths.replace(arrays["lengths"])
-            self._token_count = int(self._lengths.view()[live].sum())
-            self._postings.starts = arrays["posting_starts"]
-            self._postings.slots = arrays["posting_slots"]
-            self._postings.frequencies = arrays["posting_frequencies"]
+            self._restore(arrays)
             return header["stamp"]
         except (KeyError, ValueError, IndexError) as error:
             self.clear()
             msg = f"the lexical cache in {folder} is damaged: {error}"
             raise MemoryFormatError(msg) from error
 
-    def _newest_terms(self, known: int) -> list[str]:
-        newest = list(islice(reversed(self._vocabulary), len(self._vocabulary) - known))
-        return newest[::-1]
-
-    def _set_vocabulary(self, terms: list[str]) -> None:
-        self._terms.replace(np.array(terms, dtype=object))
-        self._vocabulary = defaultdict(None, zip(terms, range(len(terms)), strict=True))
-        self._vocabulary.default_factory = self._vocabulary.__len__
-
-    def _slots(self, rows: Sequence[int] | Rows) -> NDArray[np.int64]:
-        labels = as_rows(rows)
-        slots = self._map.slots(labels)
-        if (slots < 0).any():
-            msg = f"row {labels[slots < 0][0]} is not in the index"
-            raise KeyError(msg)
-        return slots
+    def _forget(self) -> None:
+        """Drop what was computed for searches."""
+        self._all = self._allowed = None
+        self._dense = {}
 
     def _counted(self, allowed: Mask | None) -> _Counted:
         """Return what a mask lets count, kept until another one is asked for or something changes."""
