@@ -74,6 +74,11 @@ async def test_filters_and_any_k(store: HnswVectorStore) -> None:
         store.similarity_search_by_vector([1.0])
     with pytest.raises(TypeError, match="string"):
         store.similarity_search(None)
+    bundled = HnswVectorStore()
+    with pytest.raises(ValueError, match="the query has a lone surrogate"):
+        bundled.similarity_search("\ud800")
+    with pytest.raises(ValueError, match="the query has a lone surrogate"):
+        await bundled.asimilarity_search_with_score("\ud800")
 
 
 async def test_mmr(store: HnswVectorStore) -> None:

@@ -21,6 +21,7 @@ from hybridmem_plugins.langchain.documents import texts_to_documents, to_documen
 from hybridmem_plugins.langchain.embedding import to_embedder
 from hybridmem_plugins.langchain.retriever import HybridRetriever
 from hybridmem_plugins.memory.filters import Filter
+from hybridmem_plugins.memory.validation import check_text
 from hybridmem_plugins.retrieval.nearest import Neighbour, nearest, nearest_diverse
 
 
@@ -343,6 +344,7 @@ def _checked(query: str) -> str:
     if not isinstance(query, str):
         msg = f"the query must be a string, not {type(query).__name__}"
         raise TypeError(msg)
+    check_text(query, "the query")
     return query
 
 

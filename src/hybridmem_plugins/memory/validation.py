@@ -186,8 +186,8 @@ def _check_json(value: Any, where: str, what: str, depth: int) -> None:
         for item in value:
             _check_json(item, where, f"{what}[]", depth + 1)
     else:
-        msg = (
-            f"{where}: {what} is a {type(value).__name__}; metadata holds JSON only "
-            "(None, booleans, numbers, strings, lists, dicts)"
-        )
+        kind = type(value)
+        # numpy calls its own truth value "bool", and its numbers are no JSON either.
+        name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__name__} ({kind.__module__})"
+        msg = f"{where}: {what} is a {name}; metadata holds JSON only (None, booleans, numbers, strings, lists, dicts)"
         raise TypeError(msg)
