@@ -9,8 +9,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
+from hybridmem_plugins.finetuning.guard import check_head
 from hybridmem_plugins.finetuning.guarded_sft import collate, guarded_loss
 from hybridmem_plugins.finetuning.rows import EncodedRow, RowEncoder
 from hybridmem_plugins.finetuning.trainer import TrainConfig, Trainer, arrange
@@ -282,3 +284,16 @@ def test_an_adapter_that_fails_to_load_leaves_nothing(tiny, tokenizer, rows, gua
     alone = LocalModel.from_objects(copy.deepcopy(tiny), tokenizer)
     alone.load_adapter("x", good)
     assert local.chat(chat, adapter="x", max_new_tokens=8) == alone.chat(chat, adapter="x", max_new_tokens=8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"), [("Gemma2", {"final_logit_softcapping": 30.0}), ("FalconH1", {"lm_head_multiplier": 0.5})]
+)
+def test_a_model_that_changes_its_logits_is_refused(tiny, kind, setting):
+    check_head(tiny)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "num_key_value_heads": 2, "vocab_size": 32}  # fmt: skip
+    mamba = {"mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 4}
+    config = getattr(transformers, f"{kind}Config")(**sizes, **setting, **(mamba if kind == "FalconH1" else {}))
+    with pytest.raises(ValueError, match="changes its logits"):
+        check_head(transformers.AutoModelForCausalLM.from_config(config))
