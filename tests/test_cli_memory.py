@@ -57,6 +57,15 @@ def test_second_process_finds_both_passages_of_a_two_hop_question(place: Path) -
     assert "graph" in linked["provenance"]["routes"]
 
 
+def test_a_question_makes_no_memory_of_a_new_volume(tmp_path: Path) -> None:
+    for name in ("lost+found", "caches"):
+        (tmp_path / name).mkdir()
+        done = hybridmem("query", tmp_path, "DRAM?", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "is empty, so it is no memory" in done.stderr
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["caches", "lost+found"]
+
+
 def test_filter_and_k_hold(place: Path) -> None:
     hits = search(place, "flash memory", "-k", 8, "--filter", '{"source": "docs/nor-flash.md"}')
     assert [hit["id"] for hit in hits] == ["docs/nor-flash.md#0"]

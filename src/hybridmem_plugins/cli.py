@@ -307,11 +307,12 @@ def open_memory(folder: Path) -> HybridMemory:
         MemoryFormatError: The folder holds no memory.
     """
     from hybridmem_plugins import HybridMemory
+    from hybridmem_plugins.memory.journal import NO_CONTENT
 
     if not folder.is_dir():
         msg = f"there is no folder {folder}"
         raise FileNotFoundError(msg)
-    if not any(folder.iterdir()):
+    if all(entry.name in NO_CONTENT for entry in folder.iterdir()):
         msg = f"{folder} is empty, so it is no memory. Make one with: hybridmem index PATH... --memory {folder}"
         raise MemoryFormatError(msg)
     return HybridMemory(path=folder)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridmem_plugins.backend import Backend, View
-from hybridmem_plugins.engines import is_address, open_engine
+from hybridmem_plugins.engines import check_folder, is_address, open_engine
 from hybridmem_plugins.engines.graphs import ExternalGraph, GraphEngine
 from hybridmem_plugins.engines.vectors import ExternalTier, VectorEngine
 from hybridmem_plugins.extraction.builtin import BuiltinExtractor
@@ -99,6 +99,7 @@ class HybridMemory(Shared):
         vectors: VectorEngine | None = None,
         graph: GraphEngine | None = None,
     ) -> None:
+        check_folder(path)
         self.embedder: Embedder = StaticEmbedder() if embedder is None else embedder
         self.router = router
         self._resolve = NameResolver(aliases, resolver)

@@ -130,3 +130,10 @@ def test_what_is_no_memory_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
     result = CliRunner().invoke(app, ["migrate", str(tmp_path), "--to", str(tmp_path)])
     assert result.exit_code == 2
+
+
+def test_an_address_that_became_a_path_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^postgresql://…@host/db is a Path; give an address as a string$"):
+        HybridMemory(path=Path("postgresql://ann:secret@host/db"))
+    assert list(tmp_path.iterdir()) == []

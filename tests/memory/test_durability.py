@@ -324,6 +324,12 @@ def test_a_read_only_folder_can_be_searched(open_store: OpenStore) -> None:
             assert child.returncode == 0, errors
 
 
+def test_a_new_volume_becomes_a_memory(open_store: OpenStore, tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    open_store(tmp_path).add([Passage("x", id="x")])
+    assert sorted(contents(open_store(tmp_path))) == ["x"]
+
+
 def test_opening_read_only_by_choice(open_store: OpenStore, tmp_path: Path) -> None:
     filled(open_store, tmp_path / "m")
     store = open_store(tmp_path / "m", read_only=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hybridmem_plugins.engines.address import is_address, without_secrets
+from hybridmem_plugins.engines.address import check_folder, is_address, without_secrets
 
 if TYPE_CHECKING:
     from hybridmem_plugins.engines.postgres.store import PostgresStore
 
-__all__ = ["is_address", "open_engine", "without_secrets"]
+__all__ = ["check_folder", "is_address", "open_engine", "without_secrets"]
 
 
 def open_engine(address: str, **options: Any) -> PostgresStore:

@@ -14,6 +14,7 @@ from hybridmem_plugins.errors import EngineError
 T = TypeVar("T")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
+_SCHEME_OF_PATH = re.compile(r"[a-z][a-z0-9+.\-]+:/", re.IGNORECASE)
 _SECRET = re.compile(r"(?i)\b(password|passfile|sslkey|sslpassword|token|api_?key|secret)=[^&\s]*")
 _USER_INFO = re.compile(r"(?<=://)[^@/?#\s]*@")
 # A schema is written into SQL as an identifier and into libpq's options, where only these need no quoting.
@@ -27,6 +28,17 @@ def is_address(path: Any) -> bool:
     (True, False)
     """
     return isinstance(path, str) and not isinstance(path, Path) and _SCHEME.match(path) is not None
+
+
+def check_folder(path: Any) -> None:
+    """Refuse a `Path` that was made of an address: of its `//` one `/` is left, and it would name a folder.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if isinstance(path, Path) and _SCHEME_OF_PATH.match(path.as_posix()):
+        msg = f"{without_secrets(path.as_posix().replace(':/', '://', 1))} is a Path; give an address as a string"
+        raise ValueError(msg)
 
 
 def without_secrets(text: str) -> str:

@@ -18,6 +18,8 @@ from hybridmem_plugins.memory.snapshot import Errors, Snapshot, Transaction
 
 FILE_NAME = "journal.sqlite"
 CACHE_FOLDER = "caches"
+# What may be in a folder that is to become a memory: indexes whose journal is gone, and what a new volume has.
+NO_CONTENT = frozenset({CACHE_FOLDER, "lost+found"})
 
 # Connections of the process that this one was forked from, kept since closing one here could undo what it is writing.
 _inherited: list[sqlite3.Connection] = []
@@ -190,7 +192,7 @@ class Journal:
             msg = f"{folder} is a file; a memory is a folder"
             raise MemoryFormatError(msg)
         if not file.exists():
-            if folder.exists() and any(entry.name != CACHE_FOLDER for entry in folder.iterdir()):
+            if folder.exists() and any(entry.name not in NO_CONTENT for entry in folder.iterdir()):
                 msg = f"{folder} is not empty and holds no memory ({FILE_NAME} is missing)"
                 raise MemoryFormatError(msg)
             if read_only:
