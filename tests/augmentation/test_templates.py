@@ -37,12 +37,37 @@ def test_unknown_template_is_named():
 
 @pytest.mark.parametrize(
     "text",
-    [ABSTENTION, ABSTENTION.upper(), "I don't know.", "The context does not mention it.", "Insufficient information."],
+    [
+        ABSTENTION,
+        ABSTENTION.upper(),
+        "I don't know.",
+        "The context does not mention it.",
+        "Insufficient information.",
+        "I can't find the answer.",
+        "Sorry, I’m not able to answer that.",
+        "We are unable to determine it.",
+        "Unable to find it.",
+        "The passages cannot answer the question.",
+        "His birthplace cannot be determined.",
+        "It is old. But it is unable to answer the question.",
+    ],
 )
 def test_abstentions(text):
     assert is_abstention(text)
 
 
-@pytest.mark.parametrize("text", ["Paris", "The documents contain nine articles.", "", "It cannot swim."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Paris",
+        "The documents contain nine articles.",
+        "",
+        "It cannot swim.",
+        "Ada cannot find her dog.",
+        "If you can't find your password, click Reset.",
+        "Users unable to find the menu should restart.",
+        "The phone cannot answer calls.",
+    ],
+)
 def test_answers_are_no_abstentions(text):
     assert not is_abstention(text)

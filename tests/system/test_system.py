@@ -105,6 +105,32 @@ def test_a_yes_or_no_is_kept_although_it_stands_nowhere(memory: HybridMemory) ->
     assert told.cited[0].passage.id == "babbage"
 
 
+@pytest.mark.parametrize("reply", ["Yes, Charles Babbage designed it.", "No, it was not designed by Babbage."])
+def test_a_yes_or_no_that_repeats_the_question_is_kept_too(memory: HybridMemory, reply: str) -> None:
+    answer = HybridMemorySystem(memory, Script(reply)).query("Did Charles Babbage design the Analytical Engine?")
+    assert (answer.text, answer.abstained) == (reply, False)
+    other = HybridMemorySystem(memory, Script("No, it was Konrad Zuse.")).query("Did Babbage design the engine?")
+    assert other.abstained
+
+
+@pytest.mark.parametrize("thoughts", ["<think>The passages do not mention it. Or do they?</think>\n\n", "Hm.</think>"])
+def test_what_a_model_thinks_is_no_part_of_its_answer(memory: HybridMemory, thoughts: str) -> None:
+    answer = HybridMemorySystem(memory, Script(f"{thoughts}Charles Babbage [1]")).query(QUESTION)
+    assert (answer.text, answer.abstained) == ("Charles Babbage", False)
+    assert answer.citations
+    assert answer.reply.startswith(thoughts)
+    cut = HybridMemorySystem(memory, Script("<think>It was Charles Babbage")).query(QUESTION)
+    assert (cut.text, cut.abstained) == (ABSTENTION, True)
+
+
+def test_an_answer_about_not_finding_is_no_abstention() -> None:
+    memory = HybridMemory()
+    memory.add([Passage("If you can't find your password, click Reset.", title="Help")])
+    answer = HybridMemorySystem(memory, Script("If you can't find your password, click Reset.")).query("Password lost?")
+    assert answer.text.endswith("click Reset.")
+    assert answer.citations == (1,)
+
+
 def test_the_models_own_abstention_has_its_reason(memory: HybridMemory) -> None:
     for reply in (ABSTENTION, "I don't know.", "", "  "):
         answer = HybridMemorySystem(memory, Script(reply)).query(QUESTION)

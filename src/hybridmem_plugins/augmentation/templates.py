@@ -32,7 +32,10 @@ _ABSTENTION_FORMS = re.compile(
     r"\b(?:do|does|did)(?:es)?(?: not|n['’]t) (?:contain|include|mention|provide|state|say|specify|answer|give)"
     r"|\b(?:insufficient|not enough|no relevant|not sufficient) (?:information|context|evidence)"
     r"|\b(?:i|we) (?:do not|don['’]t) (?:know|have (?:enough|sufficient))"
-    r"|\b(?:can ?not|can['’]t|unable to|not able to) (?:be )?(?:answer(?:ed)?|determined?|find)"
+    r"|\b(?:can ?not|can['’]t|unable to|not able to) be (?:answered|determined)"
+    # Who cannot find it is the one that replies, or what it read: "if you cannot find your password" is an answer.
+    r"|(?:^|[.!?:;,]\s+|\b(?:(?:i|we|it)(?: am| are| is|['’]m|['’]re)?|and|but|so|passages?|contexts?|documents?"
+    r"|information|texts?|sources?)\s+)(?:can ?not|can['’]t|unable to|not able to) (?:answer|determine|find)"
     r"|\bno answer (?:is |was |can be )?(?:found|given|available)",
     re.IGNORECASE,
 )
@@ -64,6 +67,8 @@ class Reply:
     abstained: bool
 
 
+# What a reasoning model thinks before it answers; where the prompt opens the thoughts, the reply has their end alone.
+_THOUGHTS = re.compile(r"\A(?:.*</think>|\s*<think>.*)\s*", re.DOTALL)
 _CITED = re.compile(r"\s*((?:\[\d{1,3}\]\s*)+)")
 
 
@@ -72,9 +77,10 @@ def read_reply(text: str) -> Reply:
 
     >>> read_reply("[2] She wrote it in 1843.\nAnswer: 1843")
     Reply(answer='1843', cited=(2,), quote='She wrote it in 1843.', abstained=False)
-    >>> read_reply("1843").answer
+    >>> read_reply("<think>Do the passages say it?</think>1843").answer
     '1843'
     """
+    text = _THOUGHTS.sub("", text)
     head = _CITED.match(text)
     rest = text[head.end() :] if head else text
     cited = tuple(dict.fromkeys(int(number) for number in re.findall(r"\d+", head[1]))) if head else ()

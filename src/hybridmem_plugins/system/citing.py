@@ -89,7 +89,7 @@ def find_support(question: str, text: str, passages: Sequence[Passage], claimed:
     """
     texts = [f"{passage.title or ''}\n{passage.text}" for passage in passages]
     asked = set(normalise_answer(question).split())
-    if (start := normalise_answer(text).split(" ", 1)[0]) in POLAR:
+    if (start := _verdict(text)) in POLAR:
         text = text.strip()[len(start) :].strip(" ,.;:-–—") or text
     spans = _QUOTED.findall(text) if DISAGREEMENT in text else []
     if spans:
@@ -100,15 +100,24 @@ def find_support(question: str, text: str, passages: Sequence[Passage], claimed:
     if whole:
         best = sorted(whole, key=lambda number: (number not in claimed, -_shared(asked, texts[number - 1]), number))
         return Support(tuple(best[:MOST_CITED]), 1.0)
+    telling = _telling(question, text)
+    return _gather(telling, texts, claimed) if telling else Support((), 0.0)
+
+
+def _telling(question: str, text: str) -> list[str]:
+    """Return the words of an answer that are neither common nor the question's."""
+    asked = set(normalise_answer(question).split())
     stems = {word[:_STEM] for word in asked if len(word) >= _STEM}
-    telling = [
+    return [
         word
         for word in dict.fromkeys(normalise_answer(text).split())
         if word not in _COMMON | asked and word[:_STEM] not in stems
     ]
-    if not telling:
-        return Support((), 0.0)
-    return _gather(telling, texts, claimed)
+
+
+def _verdict(text: str) -> str:
+    """Return the first word of an answer."""
+    return normalise_answer(text).split(" ", 1)[0]
 
 
 def _shared(asked: set[str], text: str) -> int:
@@ -130,10 +139,10 @@ def _gather(telling: list[str], texts: Sequence[str], claimed: Collection[int]) 
     return Support(tuple(taken) if share >= FOUND_SHARE else (), share)
 
 
-def is_polar(text: str) -> bool:
-    """Tell whether an answer is a bare yes or no, which cannot be looked up in any source.
+def is_polar(question: str, text: str) -> bool:
+    """Tell whether an answer is a yes or no that adds nothing to the question, so cannot be looked up in any source.
 
-    >>> is_polar("Yes."), is_polar("No, it was Ada.")
+    >>> is_polar("Was she born in Paris?", "Yes, she was born in Paris."), is_polar("Was it Eve?", "No, it was Ada.")
     (True, False)
     """
-    return normalise_answer(text) in POLAR
+    return _verdict(text) in POLAR and set(_telling(question, text)) <= POLAR

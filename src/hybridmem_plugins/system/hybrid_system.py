@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from hybridmem_plugins.augmentation.templates import ABSTENTION, is_abstention, read_reply
+from hybridmem_plugins.augmentation.templates import ABSTENTION, read_reply
 from hybridmem_plugins.generation.reading import find_evidence
 from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.memory.filters import Filter
@@ -367,13 +367,13 @@ class HybridMemorySystem:
             reply = read_reply(turn.reply.text)
             text, marked = split_marks(reply.answer, len(context.sources))
             claimed = [number for number in (*reply.cited, *marked) if number <= len(context.sources)]
-            abstained, reason = is_abstention(turn.reply.text) or not text, "the model found no answer in its sources"
+            abstained, reason = reply.abstained or not text, "the model found no answer in its sources"
             numbers: tuple[int, ...] = ()
             quote = reply.quote
             if not abstained:
                 passages = [source.passage for source in context.sources]
                 numbers = find_support(turn.question, text, passages, claimed).numbers
-                reason = "" if numbers else POLAR if is_polar(text) else UNSUPPORTED
+                reason = "" if numbers else POLAR if is_polar(turn.question, text) else UNSUPPORTED
                 abstained = reason == UNSUPPORTED and self.unsupported == "abstain"
                 if numbers and not quote:
                     quote = find_evidence(turn.question, text, passages[numbers[0] - 1].text)
