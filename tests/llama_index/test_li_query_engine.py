@@ -10,6 +10,8 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 from llama_index.core.base.response.schema import AsyncStreamingResponse, StreamingResponse
 from llama_index.core.bridge.pydantic import Field
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.callbacks.base_handler import BaseCallbackHandler
 from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata, MockLLM
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.query_engine import RouterQueryEngine
@@ -68,6 +70,29 @@ def test_the_engine_answers_with_numbered_and_cited_nodes(retriever) -> None:
     assert [node.node_id for node in cited] == ["engine"]
     assert response.metadata["citations"] == [cited[0].metadata["number"]]
     assert not response.metadata["abstained"]
+
+
+def test_a_callback_manager_is_told_of_the_query(retriever) -> None:
+    traces: list[str | None] = []
+
+    class Handler(BaseCallbackHandler):
+        """Keeps the names of traces."""
+
+        def start_trace(self, trace_id=None):
+            traces.append(trace_id)
+
+        def end_trace(self, trace_id=None, trace_map=None):
+            pass
+
+        def on_event_start(self, event_type, payload=None, event_id="", parent_id="", **kwargs):
+            return event_id
+
+        def on_event_end(self, event_type, payload=None, event_id="", **kwargs):
+            pass
+
+    manager = CallbackManager([Handler([], [])])
+    HybridQueryEngine.from_args(retriever, Saying(), callback_manager=manager).query(QUESTION)
+    assert traces == ["query"]
 
 
 async def test_async_is_the_same(retriever) -> None:

@@ -48,16 +48,24 @@ class HybridQueryEngine(BaseQueryEngine):
 
     @classmethod
     def from_args(
-        cls, retriever: Any, llm: Any = None, *, streaming: bool = False, **options: Any
+        cls,
+        retriever: Any,
+        llm: Any = None,
+        *,
+        streaming: bool = False,
+        callback_manager: CallbackManager | None = None,
+        **options: Any,
     ) -> HybridQueryEngine:
         """Make an engine over a retriever.
 
         Args:
-            retriever: Any LlamaIndex retriever, `HybridRetriever` among them, or a `HybridMemory`.
+            retriever: Any LlamaIndex retriever, `HybridRetriever` among them (whose `reranker` takes node
+                postprocessors), or a `HybridMemory`.
             llm: Any LlamaIndex LLM; None is the shipped fine-tuned model, on this machine. A `FinetunedLLM` answers
                 with its own options, but where each passage is read alone (`reading="each"`, and the shipped adapter
                 unless told otherwise) always takes the likeliest token, as its choice among them was fitted so.
             streaming: See the class.
+            callback_manager: See the class.
             **options: More arguments of `HybridMemorySystem`, such as `k`, `budget` or `unsupported`.
 
         Raises:
@@ -70,7 +78,7 @@ class HybridQueryEngine(BaseQueryEngine):
         else:
             model = _Chat(llm) if isinstance(llm, LLM) else llm
         system = HybridMemorySystem(retriever, model, **options)
-        return cls(system, streaming=streaming)
+        return cls(system, streaming=streaming, callback_manager=callback_manager)
 
     def _get_prompt_modules(self) -> PromptMixinType:
         return {}
