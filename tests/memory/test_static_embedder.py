@@ -1,5 +1,9 @@
 """The bundled embedder reads word by word what its tokenizer would read at once."""
 
+import logging
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,3 +46,12 @@ def test_forgotten_words_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None
 def test_long_texts_without_spaces_are_read_in_parts() -> None:
     vector = EMBEDDER.embed_query("東" * 20_000)
     assert np.isclose(np.linalg.norm(vector), 1, atol=1e-5)
+
+
+def test_loading_leaves_the_logging_of_the_program_alone() -> None:
+    code = (
+        "import logging; from hybridmem_plugins import HybridMemory, Passage; memory = HybridMemory();"
+        "memory.add([Passage('text')]); memory.search('text'); print(logging.root.handlers, logging.root.level)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"[] {logging.WARNING}\n"

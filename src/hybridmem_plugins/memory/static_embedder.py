@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,8 @@ class StaticEmbedder:
     def _load(self) -> tuple[Any, NDArray[np.float32]]:
         with self._lock:
             if self._model is None:
-                import wordllama
+                with _logging_left_alone():
+                    import wordllama
 
                 # The wheel carries weights and tokenizer; never look elsewhere, let alone on the network.
                 model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
@@ -84,6 +87,17 @@ class StaticEmbedder:
                 tokenizer.no_truncation()
                 self._model = tokenizer, np.ascontiguousarray(model.embedding, dtype=np.float32)
             return self._model
+
+
+@contextmanager
+def _logging_left_alone() -> Iterator[None]:
+    """Keep an import from setting up logging for the whole program, as wordllama's does."""
+    handler = logging.NullHandler()  # `basicConfig` does nothing where there is one
+    logging.root.addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)
 
 
 def _pieces(part: str) -> list[str]:
