@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from types import SimpleNamespace
 
 import pytest
@@ -103,7 +105,45 @@ PIECES = [
     '{"colour": "red"}',
     "Plain words.",
     "Well.<tool_call>{broken",
+    'Well.<tool_call>{"name": "add", "arguments": [1]}</tool_call>',
 ]
+
+
+@pytest.mark.parametrize("text", PIECES)
+async def test_langchain_streams_what_is_said_and_no_part_of_a_call(text):
+    pytest.importorskip("langchain_core")
+    from langchain_core.callbacks import BaseCallbackHandler
+
+    from hybridmem_plugins.langchain.chat_model import FinetunedChatModel
+
+    class Listening(BaseCallbackHandler):
+        def __init__(self):
+            self.heard = []
+
+        def on_llm_new_token(self, token, **kwargs):
+            self.heard.append(kwargs["chunk"].message)
+
+    scripted = _Scripted(text)
+    model = FinetunedChatModel.model_construct(local_model=scripted)
+    model._local = scripted
+    bound = model.bind_tools([add])
+    whole = bound.invoke("1 + 2?")
+    told = ("content", "usage_metadata", "response_metadata")
+    listening, alistening = Listening(), Listening()
+    chunks = list(bound.stream("1 + 2?", {"callbacks": [listening]}))
+    asynchronous = [chunk async for chunk in bound.astream("1 + 2?", {"callbacks": [alistening]})]
+    for pieces, heard in ((chunks, listening.heard), (asynchronous, alistening.heard)):
+        added = functools.reduce(operator.add, pieces)
+        assert {key: getattr(added, key) for key in told} == {key: getattr(whole, key) for key in told}
+        broken = [call["args"].removeprefix("<tool_call>") for call in added.invalid_tool_calls]
+        assert broken == [call["args"] for call in whole.invalid_tool_calls]
+        calls = [(call["name"], call["args"]) for call in whole.tool_calls]
+        for stream in (added, functools.reduce(operator.add, heard)):
+            assert [(call["name"], call["args"]) for call in stream.tool_calls] == calls
+            assert stream.content == whole.content
+        assert (len(pieces) > 3) == (whole.content in ("Let me see.", "Plain words.")), (
+            "what is no call is not held back"
+        )
 
 
 @pytest.mark.parametrize("text", PIECES)

@@ -33,6 +33,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from hybridmem_plugins.generation import Generation, LocalModel, parse_tool_calls
+from hybridmem_plugins.generation.chat import ParsedReply, words_before_calls
 from hybridmem_plugins.generation.local_model import BASE
 from hybridmem_plugins.generation.stopping import check_stop
 
@@ -239,13 +240,13 @@ class FinetunedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        if kwargs.get("tools"):  # a call can only be read once it is whole
-            yield self._whole(self._generate(messages, stop, run_manager, **kwargs))
-            return
+        told = _Told(tools=bool(kwargs.get("tools")))
         for piece in self._local.stream(as_chat(messages), **self._settings(stop, kwargs)):
-            chunk = self._chunk(piece)
-            if run_manager and isinstance(piece, str):
-                run_manager.on_llm_new_token(piece, chunk=chunk)
+            chunk = self._chunk(piece, told)
+            if chunk is None:
+                continue
+            if run_manager and _says(chunk):
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
 
     async def _astream(
@@ -255,13 +256,13 @@ class FinetunedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        if kwargs.get("tools"):
-            yield self._whole(await self._agenerate(messages, stop, run_manager, **kwargs))
-            return
+        told = _Told(tools=bool(kwargs.get("tools")))
         async for piece in self._local.astream(as_chat(messages), **self._settings(stop, kwargs)):
-            chunk = self._chunk(piece)
-            if run_manager and isinstance(piece, str):
-                await run_manager.on_llm_new_token(piece, chunk=chunk)
+            chunk = self._chunk(piece, told)
+            if chunk is None:
+                continue
+            if run_manager and _says(chunk):
+                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
 
     def batch(
@@ -364,42 +365,35 @@ class FinetunedChatModel(BaseChatModel):
     # ------------------------------------------------------------------ pieces
 
     def _result(self, generation: Generation, *, tools: bool) -> ChatResult:
-        reply = parse_tool_calls(generation.text) if tools else None
-        message = AIMessage(
-            content=reply.text if reply else generation.text,
-            tool_calls=[
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(**self._said(generation, tools=tools)))])
+
+    def _said(self, generation: Generation, *, tools: bool) -> dict[str, Any]:
+        """Return a reply as the fields of a message."""
+        reply = parse_tool_calls(generation.text) if tools else ParsedReply(generation.text)
+        return {
+            "content": reply.text,
+            "tool_calls": [
                 LangChainToolCall(name=call.name, args=call.arguments, id=f"call_{uuid.uuid4().hex}", type="tool_call")
-                for call in (reply.calls if reply else ())
+                for call in reply.calls
             ],
-            invalid_tool_calls=[
+            "invalid_tool_calls": [
                 invalid_tool_call(args=text, error="not a JSON object with a name") for text in reply.broken
-            ]
-            if reply
-            else [],
-            usage_metadata=_usage(generation),
-            response_metadata=self._response_metadata(generation),
-        )
-        return ChatResult(generations=[ChatGeneration(message=message)])
+            ],
+            "usage_metadata": _usage(generation),
+            "response_metadata": self._response_metadata(generation),
+        }
 
-    def _chunk(self, piece: str | Generation) -> ChatGenerationChunk:
+    def _chunk(self, piece: str | Generation, told: _Told) -> ChatGenerationChunk | None:
+        """Return what a piece adds to a reply that streams, if anything; calls come with its end."""
         if isinstance(piece, str):
-            return ChatGenerationChunk(message=AIMessageChunk(content=piece))
-        last = AIMessageChunk(
-            content="", usage_metadata=_usage(piece), response_metadata=self._response_metadata(piece),
-            chunk_position="last",
-        )  # fmt: skip
-        return ChatGenerationChunk(message=last)
-
-    @staticmethod
-    def _whole(result: ChatResult) -> ChatGenerationChunk:
-        message = result.generations[0].message
-        if not isinstance(message, AIMessage):  # pragma: no cover - `_result` makes nothing else
-            raise TypeError
-        chunk = AIMessageChunk(
-            content=message.content, tool_calls=message.tool_calls, invalid_tool_calls=message.invalid_tool_calls,
-            usage_metadata=message.usage_metadata, response_metadata=message.response_metadata, chunk_position="last",
-        )  # fmt: skip
-        return ChatGenerationChunk(message=chunk)
+            text = told.take(piece)
+            return ChatGenerationChunk(message=AIMessageChunk(content=text)) if text else None
+        said = self._said(piece, tools=told.tools)
+        said["content"] = said["content"][told.length :]
+        # Where chunks are added LangChain reads their calls anew, and half of an object passes for a call of no name.
+        for call in said["invalid_tool_calls"]:
+            call["args"] = f"<tool_call>{call['args']}"
+        return ChatGenerationChunk(message=AIMessageChunk(**said, chunk_position="last"))
 
     def _response_metadata(self, generation: Generation) -> dict[str, Any]:
         return {
@@ -447,6 +441,26 @@ class _Batch:
     def answer(self) -> Generation | None:
         """Return the answer to the chat that the batch is at; None where it has to be decoded alone."""
         return self._ready[self.at - self._first] if self._first is not None else None
+
+
+class _Told:
+    """What was told so far of a reply that streams. With tools, nothing that may be part of a call is."""
+
+    def __init__(self, *, tools: bool) -> None:
+        self.tools, self.length = tools, 0
+        self._text = ""
+
+    def take(self, piece: str) -> str:
+        """Return what may be told because of a piece."""
+        self._text += piece
+        end = max(self.length, words_before_calls(self._text) if self.tools else len(self._text))
+        new, self.length = self._text[self.length : end], end
+        return new
+
+
+def _says(chunk: ChatGenerationChunk) -> bool:
+    message = chunk.message
+    return isinstance(message, AIMessageChunk) and bool(message.content or message.tool_call_chunks)
 
 
 def _usage(generation: Generation) -> UsageMetadata:
