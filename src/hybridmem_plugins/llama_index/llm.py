@@ -218,6 +218,21 @@ class FinetunedLLM(KnownFields, FunctionCallingLLM):
         schemas = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
         return {"messages": messages, "tools": schemas or None, **kwargs}
 
+    def _validate_chat_with_tools_response(
+        self,
+        response: ChatResponse,
+        tools: Sequence[BaseTool],
+        allow_parallel_tool_calls: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponse:
+        """Keep the first call alone where several are not allowed; LlamaIndex runs them all and then refuses them."""
+        message = response.message
+        further = [block for block in message.blocks if isinstance(block, ToolCallBlock)][1:]
+        if further and not allow_parallel_tool_calls:
+            message.blocks = [block for block in message.blocks if block not in further]
+            message.additional_kwargs["tool_calls"] = message.additional_kwargs["tool_calls"][:1]
+        return response
+
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
