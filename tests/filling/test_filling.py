@@ -118,6 +118,15 @@ def test_another_embedding_is_refused(tmp_path: Path) -> None:
     assert len(memory) == 0
 
 
+def test_a_passage_that_comes_twice_is_stored_once_as_by_add() -> None:
+    passages = [Passage("Said twice."), Passage("Said once."), Passage("Said twice.")]
+    advanced: list[int] = []
+    with HybridMemory() as memory, HybridMemory() as other:
+        assert fill(memory, passages, workers=1, advance=advanced.append) == other.add(passages)
+        assert len(memory) == 2
+    assert sum(advanced) == 3
+
+
 def test_bad_arguments_and_bad_passages_are_refused_before_a_worker_starts() -> None:
     memory = HybridMemory()
     for arguments in ({"engine": "magic"}, {"workers": 0}, {"batch_size": 0}):

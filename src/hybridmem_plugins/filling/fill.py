@@ -69,9 +69,9 @@ def fill(
         raise ValueError(msg)
     advance = advance or (lambda _: None)
     entries = check_passages(passages)
-    named = [Passage(e.passage.text, e.passage.title, e.id, e.passage.metadata) for e in entries]
-    missing = list(_missing(memory, named, batch_size))
-    advance(len(named) - len(missing))
+    named = {e.id: Passage(e.passage.text, e.passage.title, e.id, e.passage.metadata) for e in entries}
+    missing = list(_missing(memory, list(named.values()), batch_size))
+    advance(len(entries) - len(missing))
     groups = list(batches(missing, batch_size))
     packed = ENGINES[engine](work or Work(), [pack(group) for group in groups], workers)
     for group, result in zip(groups, packed, strict=True):
