@@ -119,6 +119,13 @@ def test_an_import_passes_over_a_byte_order_mark(tmp_path: Path) -> None:
     assert "holds 1" in run("import", tmp_path / "m", tmp_path / "in.jsonl")
 
 
+def test_an_id_that_reads_like_a_line_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"id": "line 2", "text": "first"}\n{"text": "second"}\n')
+    assert "2 passages read" in run("import", tmp_path / "m", tmp_path / "in.jsonl")
+    texts = {json.loads(line)["text"] for line in run("export", tmp_path / "m").splitlines()}
+    assert texts == {"first", "second"}
+
+
 def test_delete_by_id_and_filter_and_compact(folder: Path) -> None:
     assert "--id" in run("delete", folder, code=2)
     output = run("delete", folder, "--id", "a", "--id", "nobody")

@@ -140,7 +140,7 @@ def _batches(file: Path) -> Iterator[list[Any]]:
     from hybridmem_plugins import Passage
     from hybridmem_plugins.memory.validation import check_passages
 
-    batch: dict[str, Passage] = {}
+    batch: dict[str | int, Passage] = {}
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
@@ -154,7 +154,7 @@ def _batches(file: Path) -> Iterator[list[Any]]:
                 reason = str(error).replace("passage 0", "the passage", 1)
                 msg = f"{file}, line {number}: no passage as `hybridmem export` writes it ({reason})"
                 raise ValueError(msg) from error
-            batch[passage.id if isinstance(passage.id, str) else f"line {number}"] = passage
+            batch[number if passage.id is None else passage.id] = passage
             if len(batch) >= BATCH:
                 yield list(batch.values())
                 batch = {}
