@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from llama_index.core.graph_stores.types import EntityNode, Relation
-from llama_index.core.schema import TextNode
+from llama_index.core.schema import ImageNode, MediaResource, Node, NodeWithScore, TextNode
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
 from hybridmem_plugins.llama_index import (
@@ -74,3 +74,21 @@ def test_a_copied_graph_store_is_one_of_its_own(copied: Any) -> None:
 def test_a_mode_that_needs_no_vector_is_named() -> None:
     with pytest.raises(ValueError, match="has the modes 'default' and 'mmr', not 'text_search'"):
         HnswVectorStore().query(VectorStoreQuery(query_str="text", mode=VectorStoreQueryMode.TEXT_SEARCH))
+
+
+def test_noise_reaches_every_kind_of_node_with_text_and_leaves_the_others() -> None:
+    loud = {"rates": {"lost_case": 1.0}, "severity": 1.0}
+    given = [
+        ImageNode(id_="image", image_path="a.png"),
+        Node(id_="plain", text_resource=MediaResource(text="A Plain Node")),
+        TextNode(id_="text", text="A Text"),
+    ]
+    noisy = NoisyContextAugmenter(**loud)(given)
+    assert [node.get_content() for node in noisy] == ["", "a plain node", "a text"]
+    found = [NodeWithScore(node=node, score=score) for score, node in enumerate(given)]
+    read = NoisyContextPostprocessor(**loud, mix={"noisy": 1.0}).postprocess_nodes(found, query_str="q")
+    assert [(one.node_id, one.score, one.node.get_content()) for one in read] == [
+        ("plain", 1, "a plain node"),
+        ("text", 2, "a text"),
+        ("image", 0, ""),
+    ]

@@ -80,6 +80,8 @@ def as_passage(item: Any, fallback_id: str | None = None, title_key: str = "titl
             return as_passage(item, fallback_id, title_key)
         metadata = getattr(item, "metadata", None) or {}
         text = item.page_content if hasattr(item, "page_content") else getattr(item, "text", None)
+        if text is None and callable(getattr(item, "get_content", None)):  # LlamaIndex's plain `Node` has no `text`
+            text = item.get_content()
         ids = (getattr(item, name, None) for name in ("node_id", "id"))
         title, given = metadata.get(title_key), next((one for one in ids if one is not None), None)
     if not isinstance(text, str) or not text.strip():

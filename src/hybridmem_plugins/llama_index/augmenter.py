@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle, TextNode, TransformComponent
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode, TransformComponent
 
 from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter as CoreAugmenter
 from hybridmem_plugins.augmentation.examples import as_passage
@@ -36,6 +36,10 @@ def _node(passage: Passage, original: BaseNode | None, title_key: str, keep_id: 
     if not keep_id:
         node.id_ = str(passage.id)
     return node
+
+
+def _has_text(node: BaseNode) -> bool:
+    return bool(node.get_content(metadata_mode=MetadataMode.NONE).strip())
 
 
 class NoisyContextAugmenter(KnownFields, TransformComponent):
@@ -68,7 +72,7 @@ class NoisyContextAugmenter(KnownFields, TransformComponent):
         core = _core_of(self)
         noisy: list[BaseNode] = []
         for node in nodes:
-            if not getattr(node, "text", "").strip():
+            if not _has_text(node):
                 noisy.append(node)
                 continue
             (passage,) = core.noise_passages([as_passage(node, title_key=self.title_key)])
@@ -79,7 +83,8 @@ class NoisyContextAugmenter(KnownFields, TransformComponent):
 class NoisyContextPostprocessor(KnownFields, BaseNodePostprocessor):
     """Noise what a retriever returned, to stress-test a query engine: `node_postprocessors=[...]`.
 
-    It noises the list too: order, duplicates, splits, emptiness. Scores stay with the passages they belong to.
+    It noises the list too: order, duplicates, splits, emptiness. Scores stay with the passages they belong to. Nodes
+    without text, such as images, come last, as they are.
     """
 
     seed: int = Field(default=0, description="Of all randomness.")
@@ -102,8 +107,9 @@ class NoisyContextPostprocessor(KnownFields, BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        clean = [as_passage(node.node, title_key=self.title_key) for node in nodes]
-        by_id = {str(passage.id): node for passage, node in zip(clean, nodes, strict=True)}
+        texts = [node for node in nodes if _has_text(node.node)]
+        clean = [as_passage(node.node, title_key=self.title_key) for node in texts]
+        by_id = {str(passage.id): node for passage, node in zip(clean, texts, strict=True)}
         key = query_bundle.query_str if query_bundle else "\n".join(by_id)
         noisy, edits = _core_of(self, self.mix).noise_context(clean, key)
         # A passage that carries another one's id is still itself.
@@ -113,4 +119,4 @@ class NoisyContextPostprocessor(KnownFields, BaseNodePostprocessor):
             origin = by_id.get(str(former.get(passage.id, passage.id)).partition("#copy")[0])
             node = _node(passage, origin.node if origin else None, self.title_key, keep_id=False)
             results.append(NodeWithScore(node=node, score=origin.score if origin else None))
-        return results
+        return results + [node for node in nodes if not _has_text(node.node)]
