@@ -11,6 +11,7 @@ import networkx as nx
 import pytest
 from langchain_core.documents import Document
 
+from hybridmem_plugins import HybridMemory, Passage
 from hybridmem_plugins.langchain import (
     GraphDocumentExtractor,
     HnswVectorStore,
@@ -43,6 +44,16 @@ def test_triples_respect_a_filter(retriever: HybridRetriever) -> None:
         "Helium",
     }
     json.dumps(everything)
+
+
+def test_triples_under_a_filter_know_no_title_of_an_excluded_passage() -> None:
+    mine = Passage("We talked about the secret project all day.", "Meeting", "a", {"tenant": "a"})
+    other = Passage("It is hidden.", "Secret project", "b", {"tenant": "b"})
+    with HybridMemory() as alone, HybridMemory() as together:
+        alone.add([mine])
+        together.add([mine, other])
+        assert ("Meeting", "We talked about the", "secret project") in triples(together)
+        assert triples(together, {"tenant": "a"}) == triples(alone)
 
 
 def test_langchain_communitys_entity_graph_in_and_out(retriever: HybridRetriever) -> None:

@@ -51,14 +51,16 @@ def triples(source: Any, filter: Filter | None = None) -> list[Triple]:  # noqa:
     memory = _memory(source)
     found: dict[Triple, None] = {}
     with memory.store.reading() as store:
-        rows = store.matching(filter)
+        rows, allowed = store.matching(filter), store.allowed(filter)
         known = set(rows)
-        graph = memory.graph
-        for passage in sorted(store.passages(rows), key=lambda one: str(one.id)):
-            names = [name for _, name, key in graph.out_edges(f"passage:{passage.id}", keys=True) if key == "mentions"]
-            for fact in (said.fact() for said in said_in(passage, [(name, 1.0) for name in names])):
+        # Not from `memory.graph`: a phrase that is a name only for being the title of an excluded passage is none here.
+        mentioned = store.graph.mentions_of(rows, allowed)
+        read = sorted(zip(rows, store.passages(rows), strict=True), key=lambda one: str(one[1].id))
+        for row, passage in read:
+            for said in said_in(passage, [(name, 1.0) for name in mentioned[row]]):
+                fact = said.fact()
                 found[fact.subject, fact.relation, fact.object] = None
-        for subject, object_, relation, data in graph.edges(keys=True, data=True):
+        for subject, object_, relation, data in memory.graph.edges(keys=True, data=True):
             if not known.isdisjoint(data.get("passages", ())):
                 found[subject, relation, object_] = None
     return list(found)
