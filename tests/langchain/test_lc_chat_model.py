@@ -14,6 +14,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import HumanMessage, trim_messages
 from langchain_core.runnables import ConfigurableField
+from pydantic import BaseModel
 
 from hybridmem_plugins.langchain import FinetunedChatModel
 
@@ -130,6 +131,11 @@ def test_unknown_fields_are_named_and_those_of_any_chat_model_are_not(model) -> 
     with pytest.raises(ValueError, match=r"'max_new_tokens'.*max_tokens"):
         FinetunedChatModel(local_model=model.local_model, max_new_tokens=5)
     FinetunedChatModel(local_model=model.local_model, timeout=60, streaming=True, max_retries=2, tags=["a"])
+
+    class Holding(BaseModel):
+        llm: FinetunedChatModel
+
+    assert Holding(llm=model).llm is model
 
 
 def test_a_copy_shares_the_weights(model) -> None:

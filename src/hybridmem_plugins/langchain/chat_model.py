@@ -105,7 +105,8 @@ class FinetunedChatModel(BaseChatModel):
     def _check_names(cls, given: Any) -> Any:
         """Refuse what is no field, which LangChain would drop without a word."""
         known = {*cls.model_fields, *(field.alias for field in cls.model_fields.values()), *_STANDARD}
-        if unknown := [key for key in given if key not in known]:
+        # A field of another pydantic class may be given the model itself.
+        if unknown := [key for key in given if key not in known] if isinstance(given, dict) else []:
             own = sorted(cls.model_fields.keys() - BaseChatModel.model_fields.keys())
             msg = f"Unknown field {unknown[0]!r}. Known: {', '.join(own)}."
             raise ValueError(msg)
