@@ -56,6 +56,16 @@ def test_triples_under_a_filter_know_no_title_of_an_excluded_passage() -> None:
         assert triples(together, {"tenant": "a"}) == triples(alone)
 
 
+def test_triples_come_in_the_same_order_whatever_was_added_first() -> None:
+    passages = [Passage("It has a red bridge and a blue bridge.", "Town", "c"), Passage("x", "Blue bridge", "b")]
+    passages.append(Passage("x", "Red bridge", "a"))
+    with HybridMemory() as one, HybridMemory() as other:
+        for passage in passages:
+            one.add([passage])
+        other.add(passages[::-1])
+        assert triples(one) == triples(other) != []
+
+
 def test_langchain_communitys_entity_graph_in_and_out(retriever: HybridRetriever) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -46,7 +46,8 @@ def triples(source: Any, filter: Filter | None = None) -> list[Triple]:  # noqa:
         filter: Metadata of the passages that are asked; None asks all.
 
     Returns:
-        Each triple once, in the order of the passages' ids. Relations of an extractor come with normalised names.
+        Each triple once, in the order of the passages' ids and then of the names, whatever was added first. Relations of
+        an extractor come with normalised names.
     """
     memory = _memory(source)
     found: dict[Triple, None] = {}
@@ -57,7 +58,7 @@ def triples(source: Any, filter: Filter | None = None) -> list[Triple]:  # noqa:
         mentioned = store.graph.mentions_of(rows, allowed)
         read = sorted(zip(rows, store.passages(rows), strict=True), key=lambda one: str(one[1].id))
         for row, passage in read:
-            for said in said_in(passage, [(name, 1.0) for name in mentioned[row]]):
+            for said in said_in(passage, [(name, 1.0) for name in sorted(mentioned[row])]):
                 fact = said.fact()
                 found[fact.subject, fact.relation, fact.object] = None
         for subject, object_, relation, data in memory.graph.edges(keys=True, data=True):
