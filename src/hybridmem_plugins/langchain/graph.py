@@ -46,8 +46,8 @@ def triples(source: Any, filter: Filter | None = None) -> list[Triple]:  # noqa:
         filter: Metadata of the passages that are asked; None asks all.
 
     Returns:
-        Each triple once, in the order of the passages' ids and then of the names, whatever was added first. Relations of
-        an extractor come with normalised names.
+        Each triple once, in the order of the passages' ids and then of the names, whatever was added first. Relations
+        of an extractor come with normalised names.
     """
     memory = _memory(source)
     found: dict[Triple, None] = {}
