@@ -297,3 +297,21 @@ def test_a_model_that_changes_its_logits_is_refused(tiny, kind, setting):
     config = getattr(transformers, f"{kind}Config")(**sizes, **setting, **(mamba if kind == "FalconH1" else {}))
     with pytest.raises(ValueError, match="changes its logits"):
         check_head(transformers.AutoModelForCausalLM.from_config(config))
+
+
+def test_a_bad_row_is_named_and_so_are_bad_settings(tiny, tokenizer, tmp_path):
+    good = {"prompt": "who wrote it ?", "completion": "ada"}
+    trainer = Trainer(copy.deepcopy(tiny), tmp_path, CONFIG, tokenizer=tokenizer)
+    for rows, guards, options, message in (
+        ([good, good, {"prompt": "who ?"}], [], {}, "Row 2 has no completion"),
+        ([good, {"id": "q7", "prompt": "who ?", "completion": " "}], [], {}, "Row 'q7' has no completion"),
+        ([good, ["who ?", "ada"]], [], {}, "Training row 1 is no dict"),
+        ([good], [{"text": "ada wrote it"}, "ada wrote it"], {}, "Guard row 1 is no dict"),
+        ([good], [], {"max_steps": 0}, "max_steps must be 1 or more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trainer.train(rows, guards, progress=False, **options)
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = None
+    with pytest.raises(ValueError, match="tokenizer has no chat template"):
+        RowEncoder(bare)

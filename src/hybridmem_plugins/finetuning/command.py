@@ -26,7 +26,7 @@ def train(
     model: Annotated[str | None, typer.Option(help="Hub id, folder or .gguf; default: the bundled 135M.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     kl_weight: Annotated[float | None, typer.Option(help="Weight of the guard against forgetting.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Stop early, for a trial.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop early, for a trial.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the folder's last checkpoint, or begin anew.")] = True,
 ) -> None:
     """Fine-tune a model with LoRA on noisy contexts, guarded against forgetting; goes on where it was killed."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.templates import ANSWER_CUE, read_reply
-from hybridmem_plugins.generation.chat import render_chat, text_of
+from hybridmem_plugins.generation.chat import check_template, render_chat, text_of
 from hybridmem_plugins.generation.loading import stop_token_ids
 
 IGNORED = -100
@@ -90,6 +90,7 @@ class RowEncoder:
         self.end = self._end_of_turn()
 
     def _end_of_turn(self) -> int:
+        check_template(self.tokenizer)
         chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "QZX"}]
         tail = str(self.tokenizer.apply_chat_template(chat, tokenize=False)).rpartition("QZX")[2]
         stops = stop_token_ids(self.tokenizer)

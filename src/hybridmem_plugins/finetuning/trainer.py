@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,19 @@ def _identity(
     return digest.hexdigest()
 
 
+def _encoded(
+    rows: Iterable[Mapping[str, Any] | EncodedRow], encode: Callable[[Mapping[str, Any]], EncodedRow], kind: str
+) -> list[EncodedRow]:
+    """Encode what is not encoded yet; one that cannot be is named by its id, or else by its number from 0."""
+    encoded = []
+    for number, row in enumerate(rows):
+        if not isinstance(row, EncodedRow | Mapping):
+            msg = f"{kind} row {number} is no dict: {str(row)[:80]}"
+            raise ValueError(msg)
+        encoded.append(row if isinstance(row, EncodedRow) else encode({"id": number, **row}))
+    return encoded
+
+
 class Trainer:
     """Trains a LoRA adapter on prompt and completion rows.
 
@@ -208,10 +221,11 @@ class Trainer:
             ValueError: A row has no target, does not fit, or is labelled wrongly; or the checkpoints in the output
                 folder are of a run with other rows or settings.
         """
-        encoder = self.encoder
-        encoded = [row if isinstance(row, EncodedRow) else encoder.encode(row) for row in rows]
-        held = guard_rows if self.config.guard_rows else ()
-        guards = [row if isinstance(row, EncodedRow) else encoder.encode_guard(row) for row in held]
+        if max_steps is not None and max_steps < 1:
+            msg = f"max_steps must be 1 or more, not {max_steps}; None trains to the end."
+            raise ValueError(msg)
+        encoded = _encoded(rows, self.encoder.encode, "Training")
+        guards = _encoded(guard_rows if self.config.guard_rows else (), self.encoder.encode_guard, "Guard")
         check_labels(encoded, self.encoder.end)
         dataset, step_rows = self._dataset(encoded, guards)
         trainer = self._trainer(dataset, step_rows, progress, max_steps)

@@ -50,6 +50,17 @@ def supports_tools(tokenizer: Any) -> bool:
     return bool(template) and re.search(r"\btools\b", template) is not None
 
 
+def check_template(tokenizer: Any) -> None:
+    """Check that a tokenizer can show chats.
+
+    Raises:
+        ValueError: It has no chat template.
+    """
+    if not tokenizer.chat_template:
+        msg = "The tokenizer has no chat template. Set `tokenizer.chat_template`, or use an instruction-tuned model."
+        raise ValueError(msg)
+
+
 def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> str:
     """Render messages, with the opening of the assistant's turn, as the model was taught to read them.
 
@@ -67,9 +78,7 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Map
     if not messages:
         msg = "There are no messages to answer."
         raise ValueError(msg)
-    if not tokenizer.chat_template:
-        msg = "The tokenizer has no chat template. Set `tokenizer.chat_template`, or use an instruction-tuned model."
-        raise ValueError(msg)
+    check_template(tokenizer)
     if tools and not supports_tools(tokenizer):
         msg = "This model's chat template cannot show tools. Use a model whose template supports them, or no tools."
         raise ValueError(msg)
