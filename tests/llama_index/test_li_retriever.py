@@ -404,3 +404,26 @@ def test_keys_that_look_like_the_packages_own_are_the_users() -> None:
         made.insert_nodes([found.node])  # why it was found is not stored
         made.filters = None
         assert made.memory.search("helium")[0].passage.metadata.keys().isdisjoint({"hybridmem"})
+
+
+def test_many_documents_are_not_compared_each_with_each(retriever: HybridRetriever) -> None:
+    class Counted(str):
+        __slots__ = ()
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Counted.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    class Named(Document):
+        @property
+        def node_id(self) -> str:
+            return Counted(self.id_)
+
+    documents = [Named(id_=f"document {n}", text="x") for n in range(300)]
+    assert all(retriever._documents.changed(documents))
+    assert Counted.compared < 10 * len(documents)
+    with pytest.raises(ValueError, match="documents 3 and 300 have the same id 'document 3'"):
+        retriever._documents.changed([*documents, documents[3]])

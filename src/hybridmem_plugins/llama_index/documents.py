@@ -45,9 +45,10 @@ class StoredDocuments:
                 msg = f"document {position} is a {type(document).__name__}, not a LlamaIndex Document"
                 raise TypeError(msg)
         ids = [document.node_id for document in documents]
+        first: dict[str, int] = {}
         for position, identity in enumerate(ids):
-            if ids.index(identity) != position:
-                msg = f"documents {ids.index(identity)} and {position} have the same id {identity!r}"
+            if first.setdefault(identity, position) != position:
+                msg = f"documents {first[identity]} and {position} have the same id {identity!r}"
                 raise ValueError(msg)
         # Of a refresh that was interrupted, nodes of two versions are stored.
         hashes: dict[str, set[Any]] = {identity: set() for identity in ids}
