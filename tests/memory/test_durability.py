@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from memory_helpers import OpenStore
@@ -398,3 +399,13 @@ def test_sqlites_words_for_a_failing_disk_become_an_os_error(tmp_path: Path) -> 
     error = Errors(tmp_path).translate(sqlite3.OperationalError("disk I/O error"))
     assert isinstance(error, OSError)
     assert error.errno == errno.EIO
+
+
+def test_a_full_disk_is_named_where_sqlite_calls_it_a_failing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
+    error = Errors(tmp_path / "journal.sqlite").translate(sqlite3.OperationalError("disk I/O error"))
+    assert isinstance(error, OSError)
+    assert error.errno == errno.ENOSPC
+    assert "the disk is full" in str(error)

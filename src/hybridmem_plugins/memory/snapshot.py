@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from hybridmem_plugins.errors import MemoryFormatError, MemoryLockedError
 
 _CHUNK = 500  # below SQLite's smallest limit of 999 parameters
 _FULL = "row, id, title, text, metadata, extraction, checksum"
+_SHARED_FILE = 65_536  # bytes, and some more, of the file beside the journal that SQLite's readers share
 _DAMAGE = ("malformed", "not a database", "corrupt")
 
 
@@ -47,7 +49,9 @@ class Errors:
             return MemoryLockedError(msg)
         if "full" in text:
             return OSError(errno.ENOSPC, f"{text}; nothing was stored", str(self.file))
-        if "I/O error" in text:
+        if "I/O error" in text:  # as SQLite calls it, too, where a full disk has no room for the file that readers share
+            if self.file is not None and shutil.disk_usage(self.file.parent).free < _SHARED_FILE:
+                return OSError(errno.ENOSPC, f"the disk is full ({text})", str(self.file))
             return OSError(errno.EIO, text, str(self.file))
         if "readonly" in text or "unable to open" in text:
             return PermissionError(errno.EACCES, text, str(self.file))
