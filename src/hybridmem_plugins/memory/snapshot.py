@@ -49,7 +49,7 @@ class Errors:
             return MemoryLockedError(msg)
         if "full" in text:
             return OSError(errno.ENOSPC, f"{text}; nothing was stored", str(self.file))
-        if "I/O error" in text:  # as SQLite calls it, too, where a full disk has no room for the file that readers share
+        if "I/O error" in text:  # so SQLite calls it, too, where a full disk has no room for what readers share
             if self.file is not None and shutil.disk_usage(self.file.parent).free < _SHARED_FILE:
                 return OSError(errno.ENOSPC, f"the disk is full ({text})", str(self.file))
             return OSError(errno.EIO, text, str(self.file))
