@@ -313,6 +313,20 @@ def test_a_filter_that_asks_for_nothing_deletes_nothing(open_store: OpenStore, q
     assert len(store.delete_where({"$and": [{}, {"$or": [{"x": 1}, {"$or": []}]}]})) == 1
 
 
+def test_deleting_by_a_filter_asks_the_index_and_sees_what_others_stored(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = open_store(tmp_path / "m"), open_store(tmp_path / "m")
+    store.add([Passage("x", id="x", metadata={"of": "1"})])
+    other.add([Passage("y", id="y", metadata={"of": "1"}), Passage("z", id="z", metadata={"of": "2"})])
+    with monkeypatch.context() as patch:
+        patch.setattr("hybridmem_plugins.memory.store.json", None)  # the metadata of all passages would be read with it
+        assert store.delete_where({"of": "1"}) == ["x", "y"]
+        assert store.delete_where({"of": "1"}) == []
+    assert set(contents(other)) == set(contents(store)) == {"z"}
+    assert_whole(store)
+
+
 def test_forgotten_text_is_gone_from_every_byte(open_store: OpenStore, tmp_path: Path) -> None:
     folder = tmp_path / "m"
     store = open_store(folder)

@@ -316,11 +316,15 @@ class MemoryStore(Shared):
                 operator.
         """
         check_deleting(query)
-        predicate = compile_filter(query)
         self._coordinator.check_open()
         with self._coordinator.writing() as transaction:
-            lines = transaction.query("SELECT row, id, metadata FROM passages")
-            found = {row: identity for row, identity, text in lines if predicate(json.loads(text))}
+            if callable(query):
+                lines = transaction.query("SELECT row, id, metadata FROM passages")
+                found = {row: identity for row, identity, text in lines if query(json.loads(text))}
+            else:
+                self._coordinator.level()
+                rows = np.flatnonzero(self.metadata.mask(query)).tolist()
+                found = {row: self._caches.id_of[row] for row in rows}
             if found:
                 transaction.delete(list(found))
                 self._commit(transaction, list(found))
