@@ -57,6 +57,7 @@ class _Reader(HTMLParser):
         self._link: tuple[str, int] | None = None
         self._dropping: str | None = None
         self._dropped_depth = 0
+        self._unclosed = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if self._dropping and tag in {"main", "article"}:
@@ -113,6 +114,12 @@ class _Reader(HTMLParser):
     def parse_marked_section(self, i: int, report: bool = True) -> int:
         """Pass over `<![...>`; the standard library raises AssertionError at keywords that it does not know."""
         return self.parse_bogus_comment(i, report)
+
+    def parse_comment(self, i: int, report: bool = True) -> int:
+        """Look for a comment's end, but once only where there is none: after a later one there is none either."""
+        end = -1 if self._unclosed else super().parse_comment(i, report)
+        self._unclosed = end < 0
+        return end
 
     def flush(self, *, whole: bool = False) -> None:
         """End the current block, heading or title."""
