@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ torch = pytest.importorskip("torch", reason="needs the extra [llm]")
 transformers = pytest.importorskip("transformers", reason="needs the extra [llm]")
 
 from hybridmem_plugins.generation import LocalModel  # noqa: E402
+from hybridmem_plugins.generation.decoding import cache_keyword  # noqa: E402
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
@@ -93,3 +96,27 @@ def test_a_model_without_a_cache_of_keys_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="MambaForCausalLM keeps no cache of keys"):
         LocalModel.from_objects(model, byte_tokenizer())
+
+
+def test_the_cache_is_given_under_the_name_that_the_model_has_for_it() -> None:
+    class Newer(torch.nn.Module):
+        def forward(self, input_ids: Any, cache: Any = None, **kwargs: Any) -> None: ...
+
+    peft = pytest.importorskip("peft", reason="needs the extra [llm]")
+    model = make("Llama").model
+    plain = cache_keyword(model)
+    assert plain in ("cache", "past_key_values")
+    assert cache_keyword(peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules="all-linear"))) == plain
+    assert cache_keyword(Newer()) == "cache"
+
+
+def test_a_base_that_lies_elsewhere_than_in_training_is_nothing_to_warn_of(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="needs the extra [llm]")
+    trained = peft.get_peft_model(make("Llama").model, peft.LoraConfig(r=2, target_modules="all-linear"))
+    trained.peft_config["default"].base_model_name_or_path = "where/it/was/trained"
+    trained.save_pretrained(str(tmp_path))
+    local = make("Llama")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*was renamed")
+        local.load_adapter("other", tmp_path)
+    assert local.adapters == ["base", "other"]

@@ -6,6 +6,7 @@ lost, and an abandoned stream holds no lock.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -178,6 +179,12 @@ def shared_length(prompts: Sequence[list[int]], most: int) -> int:
     return min(same, most)
 
 
+def cache_keyword(model: Any) -> str:
+    """Return what a model, PEFT or plain, calls its cache: `past_key_values`, or `cache` from transformers 5.24 on."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "cache" if "cache" in inspect.signature(type(plain).forward).parameters else "past_key_values"
+
+
 class _Batch:
     """The rows still running, their key-value cache and their masks."""
 
@@ -188,6 +195,7 @@ class _Batch:
         width = max(len(row.prompt) for row in rows)
         device = next(model.parameters()).device
         self.cache = transformers.DynamicCache(config=model.config)
+        self.cached = {cache_keyword(model): self.cache, "use_cache": True}
         layers, kinds = {type(layer) for layer in self.cache.layers}, transformers.cache_utils
         # Padding after a shared beginning would count towards what a sliding window sees, and go through a recurrence.
         shared = self._shared() if layers <= {kinds.DynamicLayer} else 0
@@ -201,7 +209,7 @@ class _Batch:
         if shared:
             with torch.inference_mode():
                 beginning = torch.tensor([rows[0].prompt[:shared]], device=device)
-                model(input_ids=beginning, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+                model(input_ids=beginning, logits_to_keep=1, **self.cached)
                 self.cache.batch_repeat_interleave(len(self.rows))
 
     def _shared(self) -> int:
@@ -234,8 +242,8 @@ class _Batch:
     def _run(self, keep: int) -> Any:
         with self.torch.inference_mode():
             out = self.model(
-                input_ids=self.ids, attention_mask=self.mask, position_ids=self.positions,
-                past_key_values=self.cache, use_cache=True, logits_to_keep=keep,
+                input_ids=self.ids, attention_mask=self.mask, position_ids=self.positions, logits_to_keep=keep,
+                **self.cached,
             )  # fmt: skip
             return out.logits[:, -keep:]
 

@@ -192,7 +192,10 @@ def check_cache(model: Any) -> None:
         ValueError: It keeps a state of another kind (Mamba, RWKV), and would read each token as if it were the first.
     """
     taken = inspect.signature(model.forward).parameters.keys()
-    if taken & {"cache_params", "state"} and "past_key_values" not in taken:
+    transformers = require("transformers", "llm")
+    layers = transformers.DynamicCache(config=model.config).layers  # empty where the settings tell nothing
+    attends = not layers or any(isinstance(layer, transformers.cache_utils.DynamicLayer) for layer in layers)
+    if not attends or (taken & {"cache_params", "state"} and not taken & {"past_key_values", "cache"}):
         msg = f"A {type(model).__name__} keeps no cache of keys and values, so it cannot be used here."
         raise ValueError(msg)
 
@@ -245,6 +248,8 @@ def attach_adapter(model: Any, name: str, path: str | Path, scale: float = 1.0) 
         if whole is None:
             config = peft.PeftConfig.from_pretrained(folder)
             config.inference_mode = True
+            # Or PEFT warns of every base that lies elsewhere than it did in training; what does not fit is told below.
+            config.base_model_name_or_path = None
             whole = peft.get_peft_model(model, config, adapter_name=name)
         report = whole.load_adapter(folder, adapter_name=name, is_trainable=False)
         unknown = [key for key in getattr(report, "unexpected_keys", []) if "lora_" in key]
