@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,15 +12,7 @@ from weakref import WeakKeyDictionary
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
-from langchain_core.messages import (
-    AIMessage,
-    AIMessageChunk,
-    BaseMessage,
-    ChatMessage,
-    HumanMessage,
-    SystemMessage,
-    ToolMessage,
-)
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import ToolCall as LangChainToolCall
 from langchain_core.messages.tool import invalid_tool_call
@@ -36,8 +27,10 @@ from hybridmem_plugins.generation import Generation, LocalModel, parse_tool_call
 from hybridmem_plugins.generation.chat import ParsedReply, words_before_calls
 from hybridmem_plugins.generation.local_model import BASE
 from hybridmem_plugins.generation.stopping import check_stop
+from hybridmem_plugins.langchain.batching import Batch
+from hybridmem_plugins.langchain.messages import as_chat
 
-_batch: ContextVar[_Batch | None] = ContextVar("hybridmem_batch", default=None)
+_batch: ContextVar[Batch | None] = ContextVar("hybridmem_batch", default=None)
 # What each model loaded here was loaded with. `configurable_fields` makes a chat model anew for every call, out of the
 # fields of the first one, and a model that is there already cannot follow a change of these.
 _LOADING = ("model_name", "adapters", "adapter_scale", "device", "dtype", "batch_size")
@@ -311,9 +304,9 @@ class FinetunedChatModel(BaseChatModel):
     @contextmanager
     def _batched(
         self, inputs: Sequence[LanguageModelInput], kwargs: Mapping[str, Any], *, apart: bool
-    ) -> Iterator[_Batch]:
+    ) -> Iterator[Batch]:
         """Let calls in this context be decoded together, where all inputs and options can be read."""
-        batch = _Batch(self._local, apart=apart)
+        batch = Batch(self._local, apart=apart)
         try:
             batch.settings = self._settings(kwargs.get("stop"), {k: v for k, v in kwargs.items() if k != "stop"})
             batch.chats = [as_chat(self._convert_input(item).to_messages()) for item in inputs]
@@ -403,47 +396,6 @@ class FinetunedChatModel(BaseChatModel):
         }  # fmt: skip
 
 
-class _Batch:
-    """The inputs of one `batch`. The first one that no cache answers has all that follow decoded with it.
-
-    Args:
-        local: What decodes.
-        apart: Whether inputs that cannot be decoded together are answered one by one.
-    """
-
-    def __init__(self, local: LocalModel, *, apart: bool) -> None:
-        self.chats: list[list[dict[str, Any]]] = []
-        self.settings: dict[str, Any] = {}
-        self.at = 0
-        self._local, self._apart = local, apart
-        self._first: int | None = None
-        self._ready: Sequence[Generation] = ()
-
-    def asks(self, local: LocalModel, chat: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> bool:
-        """Tell whether a call is the one that the batch is at, and no other, such as one that a callback makes."""
-        known = self.at < len(self.chats) and local is self._local
-        return known and chat == self.chats[self.at] and settings == self.settings
-
-    @contextmanager
-    def decoding(self) -> Iterator[list[list[dict[str, Any]]]]:
-        """Give the chats that are to be decoded now, none once they are."""
-        try:
-            yield self.chats[self.at :] if self._first is None else []
-        except Exception:
-            if not self._apart:
-                raise
-            self.chats = []
-
-    def take(self, generations: Sequence[Generation]) -> None:
-        """Keep what was decoded."""
-        if self._first is None:
-            self._first, self._ready = self.at, generations
-
-    def answer(self) -> Generation | None:
-        """Return the answer to the chat that the batch is at; None where it has to be decoded alone."""
-        return self._ready[self.at - self._first] if self._first is not None else None
-
-
 class _Told:
     """What was told so far of a reply that streams. With tools, nothing that may be part of a call is."""
 
@@ -469,54 +421,3 @@ def _usage(generation: Generation) -> UsageMetadata:
     return UsageMetadata(
         input_tokens=generation.input_tokens, output_tokens=generation.output_tokens, total_tokens=total
     )
-
-
-_ROLES: dict[type[BaseMessage], str] = {
-    SystemMessage: "system", HumanMessage: "user", AIMessage: "assistant", ToolMessage: "tool",
-}  # fmt: skip
-
-
-def as_chat(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Translate LangChain messages to role and content. Blocks that are no text are refused.
-
-    Raises:
-        ValueError: A message holds an image, audio or a file, or is of an unknown kind.
-    """
-    return [_as_role(message) for message in messages]
-
-
-def _as_role(message: BaseMessage) -> dict[str, Any]:
-    role = next((role for kind, role in _ROLES.items() if isinstance(message, kind)), None)
-    if isinstance(message, ChatMessage):
-        role = message.role
-    if role is None:
-        msg = f"A {type(message).__name__} cannot be shown to a local model."
-        raise ValueError(msg)
-    result: dict[str, Any] = {"role": role, "content": _text(message)}
-    if isinstance(message, ToolMessage):
-        result.update(tool_call_id=message.tool_call_id, name=message.name)
-    if isinstance(message, AIMessage) and message.tool_calls:
-        result["tool_calls"] = [
-            {"type": "function", "id": call["id"], "function": {"name": call["name"], "arguments": call["args"]}}
-            for call in message.tool_calls
-        ]
-    return result
-
-
-def _text(message: BaseMessage) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    texts = []
-    for block in message.content:
-        if isinstance(block, str):
-            texts.append(block)
-        elif block.get("type") == "text":
-            texts.append(str(block["text"]))
-        elif block.get("type") in ("tool_use", "tool_call", "reasoning", "thinking"):
-            continue
-        elif block.get("type") == "json" or "json" in block:
-            texts.append(json.dumps(block.get("json", block)))
-        else:
-            msg = f"A local text model cannot read content of type {block.get('type')!r}."
-            raise ValueError(msg)
-    return "".join(texts)
