@@ -301,6 +301,21 @@ def test_an_approximate_index_finds_as_many_as_are_allowed(address: str, query: 
         assert memory.store.check().problems == []
 
 
+def test_postgresql_knows_how_much_there_is_once_a_memory_has_grown(address: str, query: Any) -> None:
+    """Without statistics it plans questions of a freshly filled memory badly until it looks by itself."""
+    schema = address.rpartition("schema=")[2]
+    sql = f"SELECT relname, reltuples FROM pg_class WHERE relnamespace = '{schema}'::regnamespace AND relkind = 'r'"
+    with HybridMemory(FakeEmbedder(8), address) as memory:
+        memory.add([Passage(f"Note {n}.", id=str(n)) for n in range(250)])
+        known = dict(query(sql))
+        assert known["passages"] == known["vectors"] == 250
+        assert known["postings"] == 500
+        memory.add([Passage(f"Note {n}.", id=str(n)) for n in range(250, 300)])
+        assert dict(query(sql))["passages"] == 250  # not after every change
+        memory.add([Passage(f"Note {n}.", id=str(n)) for n in range(300, 600)])
+        assert dict(query(sql))["passages"] == 600
+
+
 def test_a_memory_made_before_passages_had_lengths_gets_them(address: str, query: Any) -> None:
     passages = [replace(p, metadata={"tenant": "ab"[n % 2]}) for n, p in enumerate(load_corpus())]
     question, allowed = "Where was the inventor of the one-transistor DRAM cell born?", {"tenant": "a"}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridmem_plugins.engines.postgres.connection import Session, Statement
-from hybridmem_plugins.engines.postgres.schema import key
+from hybridmem_plugins.engines.postgres.schema import NAMES, key
 from hybridmem_plugins.extraction.model import Extraction
 from hybridmem_plugins.memory.caches import Batch
 from hybridmem_plugins.memory.names import LONGEST_NAME, drawer, names_in
@@ -27,6 +27,9 @@ _LONGEST_INDEXED = 2000
 _LATE = 1_000_000
 # Rows changed by one statement: enough to hide the round trip.
 _CHUNK = 5000
+# Passages from which questions are planned badly where PostgreSQL does not know how many there are: they took two to
+# five times as long. It looks by itself too, but up to a minute later (`autovacuum_naptime`).
+_COUNTED_FROM = 200
 
 
 @dataclass(slots=True)
@@ -40,6 +43,7 @@ class State:
     dimension: int | None
     embedder: str | None
     indexed: bool
+    counted: float  # passages when PostgreSQL last looked; negative before
 
 
 class StoredPassages:
@@ -74,7 +78,10 @@ class Writer(StoredPassages):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        columns = "version, last_row, passages, tokens, dimension, embedder, indexed"
+        columns = (
+            "version, last_row, passages, tokens, dimension, embedder, indexed, "
+            "(SELECT reltuples FROM pg_class WHERE oid = 'passages'::regclass)"
+        )
         self.state = State(*session.ask(Statement(f"SELECT {columns} FROM state FOR UPDATE"))[0][0])
         session.be_patient()
 
@@ -141,6 +148,8 @@ class Writer(StoredPassages):
                 Statement("CREATE INDEX vectors_nearest ON vectors USING hnsw (vector vector_cosine_ops)"),
                 Statement("UPDATE state SET indexed = true"),
             )
+        if state.passages >= max(_COUNTED_FROM, 2 * state.counted):
+            self._session.ask(Statement(f"ANALYZE {', '.join(NAMES)}"))
 
     def set_dimension(self, dimension: int) -> None:
         """Fix the length of all vectors; the memory is empty."""
