@@ -147,7 +147,7 @@ class LexicalIndex(TokenTable):
         Raises:
             KeyError: A row is not in the index.
         """
-        slots = self._slots(rows)
+        slots = self._map.held(rows)
         scores = np.zeros(len(slots), dtype=np.float32)
         counted = self._counted(None)
         for term, weight in self._weigh(tokens, counted):
@@ -165,7 +165,7 @@ class LexicalIndex(TokenTable):
         Raises:
             KeyError: A row is not in the index.
         """
-        slots = self._slots(rows)
+        slots = self._map.held(rows)
         known = [(column, self._vocabulary[token]) for column, token in enumerate(tokens) if token in self._vocabulary]
         columns, terms = np.array(known, dtype=np.int32).reshape(-1, 2).T
         frequencies = np.zeros((len(slots), len(tokens)), dtype=np.float32)

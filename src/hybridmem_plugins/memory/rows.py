@@ -135,6 +135,19 @@ class RowMap:
         slots[known] = self._slot_of_row.view()[rows[known]]
         return slots
 
+    def held(self, rows: Sequence[int] | Rows) -> NDArray[np.int64]:
+        """Return the slot of each row.
+
+        Raises:
+            KeyError: A row has none.
+        """
+        labels = as_rows(rows)
+        slots = self.slots(labels)
+        if (slots < 0).any():
+            msg = f"row {labels[slots < 0][0]} is not in the index"
+            raise KeyError(msg)
+        return slots
+
     def allowed_slots(self, allowed: Mask | None) -> Mask:
         """Turn a mask over rows into one over slots; dead slots and rows beyond the mask's end are left out."""
         if allowed is None:

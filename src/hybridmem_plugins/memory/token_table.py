@@ -128,7 +128,7 @@ class TokenTable:
         Raises:
             KeyError: The row is not in the index.
         """
-        slot = int(self._slots([row])[0])
+        slot = int(self._map.held([row])[0])
         start = int(self._starts.view()[slot])
         view: Ints = self._tokens.view()[start : start + int(self._lengths.view()[slot])]
         return view
@@ -139,7 +139,7 @@ class TokenTable:
         Raises:
             KeyError: A row is not in the index.
         """
-        slots = self._slots(rows)
+        slots = self._map.held(rows)
         starts, lengths = self._starts.view()[slots], self._lengths.view()[slots]
         flat: list[str] = self._terms.view()[self._tokens.view()[token_positions(starts, lengths)]].tolist()
         ends = np.cumsum(lengths, dtype=np.int64)
@@ -240,11 +240,3 @@ class TokenTable:
         self._terms.replace(np.array(terms, dtype=object))
         self._vocabulary = defaultdict(None, zip(terms, range(len(terms)), strict=True))
         self._vocabulary.default_factory = self._vocabulary.__len__
-
-    def _slots(self, rows: Sequence[int] | Rows) -> NDArray[np.int64]:
-        labels = as_rows(rows)
-        slots = self._map.slots(labels)
-        if (slots < 0).any():
-            msg = f"row {labels[slots < 0][0]} is not in the index"
-            raise KeyError(msg)
-        return slots

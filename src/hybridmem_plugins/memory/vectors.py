@@ -188,7 +188,7 @@ class VectorIndex:
         Raises:
             KeyError: A row is not in the index.
         """
-        return self._similarities(self._slots(rows), unit_query(vector, self.dimension))
+        return self._similarities(self._map.held(rows), unit_query(vector, self.dimension))
 
     def vectors(self, rows: Sequence[int] | Rows) -> Vectors:
         """Return the unit vectors of rows, shape `(n, dimension)`.
@@ -196,7 +196,7 @@ class VectorIndex:
         Raises:
             KeyError: A row is not in the index.
         """
-        found: Vectors = self._matrix.view()[self._slots(rows)]
+        found: Vectors = self._matrix.view()[self._map.held(rows)]
         return found
 
     def rows(self) -> Rows:
@@ -279,14 +279,6 @@ class VectorIndex:
 
     def _drop_dead(self) -> None:
         self._matrix.replace(self._matrix.view()[self._map.compact()])
-
-    def _slots(self, rows: Sequence[int] | Rows) -> NDArray[np.int64]:
-        labels = as_rows(rows)
-        slots = self._map.slots(labels)
-        if (slots < 0).any():
-            msg = f"row {labels[slots < 0][0]} is not in the index"
-            raise KeyError(msg)
-        return slots
 
     def _similarities(self, slots: NDArray[np.int64], query: Vectors) -> Vectors:
         # Not `@`: BLAS adds up in an order that depends on how many rows there are, so the same passage would get
