@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,18 @@ def test_the_long_phrase_scan_equals_the_short_one() -> None:
         ]
         assert index.rows_with_phrase(phrase).tolist() == wanted
         assert found.tolist() == wanted
+
+
+def test_phrases_that_begin_alike_are_looked_for_together() -> None:
+    texts = [["heading", "number", f"w{i}"] for i in range(20_000)]
+    index = LexicalIndex()
+    index.add(range(1, 20_001), texts)
+    tracemalloc.start()
+    found = index.rows_with_phrases(texts[7000:8000])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [rows.tolist() for rows in found] == [[row] for row in range(7001, 8001)]
+    assert peak < 10e6  # each place of "heading number" for each phrase would be 160 MB
 
 
 @pytest.mark.parametrize("read", [0, 10**9])

@@ -51,7 +51,8 @@ def markdown_parts(text: str, max_words: int) -> tuple[str | None, list[Heading 
 
 @cache
 def _parser() -> MarkdownIt:
-    return MarkdownIt("commonmark").enable("table")
+    # Blocks are kept as they are written; only headings are looked into, by `_plain`.
+    return MarkdownIt("commonmark").enable("table").disable("inline")
 
 
 def _split_front_matter(text: str) -> tuple[str | None, str]:
@@ -68,12 +69,13 @@ def _parts(
     for child in node.children:
         if child.map is None:
             continue
-        source = dedent("\n".join(lines[child.map[0] : child.map[1]])).strip("\n")
         if child.type == "heading" and node.type == "root":
-            heading = _ANCHOR.sub("", _plain(child.children[0].token if child.children else None))
+            heading = _ANCHOR.sub("", _plain(child.children[0].content, references))
             if heading:
                 yield Heading(int(child.tag[1]), heading)
-        elif child.type == "html_block":
+            continue
+        source = dedent("\n".join(lines[child.map[0] : child.map[1]])).strip("\n")
+        if child.type == "html_block":
             yield from html_parts(source)[1]
         elif child.type in _CONTAINERS and child.children and count_words(source) > max_words:
             yield from _parts(child, lines, max_words, references)
@@ -82,13 +84,13 @@ def _parts(
             yield Block(source if whole else _resolve(source, references), whole)
 
 
-def _plain(inline: Token | None) -> str:
+def _plain(heading: str, references: Mapping[str, Mapping[str, str]]) -> str:
     """Return the words of a heading without its markup."""
-    if inline is None:
-        return ""
+    tokens: list[Token] = []
+    _parser().inline.parse(heading, _parser(), {"references": references}, tokens)
     words = (
         " " if token.type in {"softbreak", "hardbreak"} else token.content
-        for token in inline.children or []
+        for token in tokens
         if token.type in {"text", "text_special", "code_inline", "image", "softbreak", "hardbreak"}
     )
     return " ".join("".join(words).split())

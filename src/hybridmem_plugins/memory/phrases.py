@@ -112,12 +112,9 @@ def phrases_in_all(
     if not known or not len(tokens):
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     sizes = np.array([len(phrases[number]) for number in known])
-    padded = np.full((len(known), max(2, int(sizes.max()))), -1, dtype=np.int64)
-    padded[np.arange(padded.shape[1]) < sizes[:, None]] = [term for number in known for term in phrases[number]]
-    at, which = _openings(tokens, padded[:, 0], padded[:, 1])
-    for offset in range(2, padded.shape[1]):
-        hit = (sizes[which] <= offset) | (tokens.take(at + offset, mode="clip") == padded[which, offset])
-        at, which = at[hit], which[hit]
+    terms = np.full((len(known), int(sizes.max())), -1, dtype=np.int64)
+    terms[np.arange(terms.shape[1]) < sizes[:, None]] = [term for number in known for term in phrases[number]]
+    which, at = _places(tokens, terms, sizes)
     slots = np.searchsorted(starts, at, side="right") - 1
     inside = at + sizes[which] <= starts[slots] + lengths[slots]
     pairs, _ = sorted_unique(which[inside] * len(starts) + slots[inside])
@@ -125,23 +122,42 @@ def phrases_in_all(
     return np.array(known)[which], slots
 
 
-def _openings(
-    tokens: Ints, first: NDArray[np.int64], second: NDArray[np.int64]
+def _places(
+    tokens: Ints, terms: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where the first two terms of runs stand, or the only one where the second is -1, and of which run."""
-    size = int(max(tokens.max(), first.max(), second.max())) + 1
-    opens, follows, alone = (np.zeros(size, dtype=np.bool_) for _ in range(3))
-    opens[first] = True
-    follows[second[second >= 0]] = True
-    alone[first[second < 0]] = True
-    places = np.flatnonzero(opens[tokens])
-    term, following = tokens[places].astype(np.int64), tokens.take(places + 1, mode="clip")
-    pairs, single = np.flatnonzero(follows[following]), np.flatnonzero(alone[term])
-    keys = np.concatenate((term[pairs] * (size + 1) + following[pairs] + 1, term[single] * (size + 1)))
-    wanted = first * (size + 1) + second + 1
-    order = np.argsort(wanted)
-    wanted = wanted[order]
-    start = np.searchsorted(wanted, keys)
-    count = np.searchsorted(wanted, keys, side="right") - start
-    at = np.repeat(places[np.concatenate((pairs, single))], count)
-    return at, order[token_positions(start, count)]
+    """Return which runs stand where in the tokens, also over the ends of sequences.
+
+    The runs make a tree, in which those that begin alike share a way: a place is compared once a step, and not with
+    each of the thousand runs that begin "heading number".
+
+    Args:
+        tokens: Where to look.
+        terms: The runs, one a line.
+        sizes: Terms of each line; what follows them is not looked at.
+    """
+    vocabulary = int(max(tokens.max(), terms.max())) + 1
+    branch = np.zeros(len(terms), dtype=np.int64)  # of each run, at this step
+    at, reached = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)  # places, and the branch of each
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    for step in range(terms.shape[1]):
+        going = np.flatnonzero(sizes > step)
+        wanted = np.zeros(vocabulary, dtype=np.bool_)
+        wanted[terms[going, step]] = True
+        if step == 0:
+            at = np.flatnonzero(wanted[tokens])
+            reached = np.zeros(len(at), dtype=np.int64)
+        else:
+            likely = wanted[tokens.take(at + step, mode="clip")]
+            at, reached = at[likely], reached[likely]
+        branches, branch[going] = np.unique(branch[going] * vocabulary + terms[going, step], return_inverse=True)
+        keys = reached * vocabulary + tokens.take(at + step, mode="clip")
+        place = np.searchsorted(branches, keys)
+        same = branches.take(place, mode="clip") == keys
+        at, reached = at[same], place[same]
+        ending = going[sizes[going] == step + 1]
+        ending = ending[np.argsort(branch[ending], kind="stable")]
+        start = np.searchsorted(branch[ending], reached)
+        count = np.searchsorted(branch[ending], reached, side="right") - start
+        found.append((ending[token_positions(start, count)], np.repeat(at, count)))
+    which, places = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return which, places
