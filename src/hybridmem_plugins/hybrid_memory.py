@@ -28,6 +28,7 @@ from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.memory.graph import KnowledgeGraph
 from hybridmem_plugins.memory.static_embedder import StaticEmbedder
 from hybridmem_plugins.memory.store import MemoryStore
+from hybridmem_plugins.memory.validation import positive
 from hybridmem_plugins.memory.vectors import Engine
 from hybridmem_plugins.memory.workers import Workers
 from hybridmem_plugins.passage import Passage
@@ -189,6 +190,7 @@ class HybridMemory(Shared):
             TypeError: An argument has the wrong type.
             ValueError: An empty question, k < 1, an unknown route or filter operator.
         """
+        k = positive("k", k)
         return self._retrieve(question, k, filter, route, partial(_hits, k=k))
 
     def explain(
@@ -202,6 +204,7 @@ class HybridMemory(Shared):
 
         Takes and raises what `search` does.
         """
+        k = positive("k", k)
 
         def explained(store: View, result: Result) -> Explanation:
             return explain(
@@ -223,7 +226,8 @@ class HybridMemory(Shared):
         Raises:
             ValueError: An empty question, k < 1, or an unknown filter operator.
         """
-        check_question(question, k, "auto")
+        check_question(question)
+        k = positive("k", k)
         with self._store.steady():
             scores = {str(hit.passage.id): hit.score for hit in self.search(question, max(k, _FACT_SOURCES), filter)}
             with self._store.reading() as store:
@@ -300,7 +304,7 @@ class HybridMemory(Shared):
         finish: Callable[[View, Result], T],
     ) -> T:
         """Search, and finish while the store still holds what was found."""
-        check_question(question, k, route)
+        check_question(question, route)
         with self._store.steady():
             with self._store.reading() as store:
                 asked = self._read(question, store, store.allowed(filter))

@@ -68,6 +68,9 @@ async def test_filters_and_any_k(store: HnswVectorStore) -> None:
         store.similarity_search("fruit", filter={"n": {"$near": 1}})
     with pytest.raises(ValueError, match="k must"):
         store.similarity_search("fruit", k=0)
+    with pytest.raises(TypeError, match="fetch_k must"):
+        store.max_marginal_relevance_search("fruit", fetch_k="9")
+    assert store.similarity_search("fruit", k=np.int64(2)) == store.similarity_search("fruit", k=2)
     with pytest.raises(TypeError, match="kk"):
         store.similarity_search("fruit", kk=0)
     with pytest.raises(ValueError, match="length 32"):

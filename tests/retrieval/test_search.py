@@ -53,6 +53,13 @@ def test_exactly_k_passages_each_once(memory: HybridMemory, route: str, k: int) 
     assert len(found) == k == len(set(found))
 
 
+def test_a_count_may_be_numpys(memory: HybridMemory) -> None:
+    question, k = "Who invented DRAM at IBM?", np.int64(2)
+    assert memory.search(question, k=k) == memory.search(question, k=2)
+    assert memory.facts(question, k=k) == memory.facts(question, k=2)
+    assert memory.explain(question, k=k) == memory.explain(question, k=2)
+
+
 def test_k_beyond_the_size_gives_everything(memory: HybridMemory) -> None:
     assert len(memory.search("memory", k=10_000)) == len(memory)
 

@@ -173,6 +173,8 @@ def test_a_budget_for_no_passage_abstains_with_the_figures(memory: HybridMemory)
 def test_bad_settings_say_what_is_wrong(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HybridMemorySystem(model=Script("x"), **options)
+    with pytest.raises(TypeError, match="k must be an integer, not str"):
+        HybridMemorySystem(model=Script("x"), k="3")  # type: ignore[arg-type]
 
 
 def test_bad_questions_models_and_sources_are_refused(memory: HybridMemory, tmp_path: Any) -> None:

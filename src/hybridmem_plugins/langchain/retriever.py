@@ -24,6 +24,7 @@ from hybridmem_plugins.langchain.stages import merge_reranked, parent_ids, to_pa
 from hybridmem_plugins.langchain.tool import retriever_tool
 from hybridmem_plugins.memory.embedding import embedder_name
 from hybridmem_plugins.memory.filters import Filter, both_filters
+from hybridmem_plugins.memory.validation import positive
 from hybridmem_plugins.retrieval.diversity import diversify
 from hybridmem_plugins.retrieval.explain import Explanation
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
@@ -342,7 +343,7 @@ class HybridRetriever(BaseRetriever):
         return {"title_key": self.title_key, "score_key": self.score_key, "provenance_key": self.provenance_key}
 
     def _k(self, k: int | None) -> int:
-        return self.k if k is None else k
+        return self.k if k is None else positive("k", k)
 
     def _filter(self, asked: Filter | None) -> Filter | None:
         return both_filters(self.filter, asked)
@@ -350,7 +351,7 @@ class HybridRetriever(BaseRetriever):
     def _fetch(self, k: int) -> int:
         if self.search_type == "similarity" and self.reranker is None and self.parent_store is None:
             return k
-        return max(k, self.fetch_k or max(4 * k, 20)) if isinstance(k, int) else k
+        return max(k, self.fetch_k or max(4 * k, 20))
 
     def _diversified(self, hits: list[Hit], k: int) -> list[Hit]:
         # Several children may share a parent, so all of them are needed, in a good order.

@@ -26,8 +26,9 @@ from hybridmem_plugins.llama_index.embedding import to_embedder
 from hybridmem_plugins.llama_index.filters import to_filter
 from hybridmem_plugins.llama_index.nodes import hit_to_node, to_passages, with_text
 from hybridmem_plugins.llama_index.question import aasking, asking, question_of
-from hybridmem_plugins.llama_index.stages import as_postprocessors, merge_reranked, positive
+from hybridmem_plugins.llama_index.stages import as_postprocessors, merge_reranked
 from hybridmem_plugins.llama_index.tool import retriever_tool
+from hybridmem_plugins.memory.validation import positive
 from hybridmem_plugins.retrieval.diversity import diversify
 from hybridmem_plugins.retrieval.explain import Explanation
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route

@@ -1,4 +1,4 @@
-"""Optional last stages of a retriever: their settings, and what rerankers gave back."""
+"""Optional last stages of a retriever: postprocessors, and what rerankers gave back."""
 
 from __future__ import annotations
 
@@ -50,19 +50,3 @@ def merge_reranked(candidates: Sequence[NodeWithScore], ranked: Sequence[NodeWit
         node = (original if same else found.node).model_copy(update={"metadata": metadata})
         merged.append(NodeWithScore(node=node, score=note.get("score")))
     return merged
-
-
-def positive(name: str, value: int) -> int:
-    """Return a setting that counts something.
-
-    Raises:
-        TypeError: It is no integer.
-        ValueError: It is below 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        msg = f"{name} must be an integer, not {type(value).__name__}"
-        raise TypeError(msg)
-    if value < 1:
-        msg = f"{name} must be at least 1, not {value}"
-        raise ValueError(msg)
-    return value

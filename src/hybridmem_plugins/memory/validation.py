@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from hybridmem_plugins.memory.filters import Condition, Expression, Filter, parse_filter
@@ -68,6 +69,22 @@ def derived_id(title: str | None, text: str, metadata_json: str) -> str:
     head = b"-" if title is None else b"%d:%s" % (len(title), title.encode())
     body = b"%d:%s%s" % (len(text), text.encode(), metadata_json.encode())
     return hashlib.sha256(head + b"\n" + body).hexdigest()[:32]
+
+
+def positive(name: str, value: Any) -> int:
+    """Return a setting that counts something as a plain int, also where it is one of NumPy's.
+
+    Raises:
+        TypeError: It is no integer.
+        ValueError: It is below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        msg = f"{name} must be an integer, not {type(value).__name__}"
+        raise TypeError(msg)
+    if value < 1:
+        msg = f"{name} must be at least 1, not {value}"
+        raise ValueError(msg)
+    return int(value)
 
 
 def check_ids(ids: Sequence[str]) -> list[str]:

@@ -29,12 +29,12 @@ def unit_vector(values: Any) -> NDArray[np.float32]:
     return vector / norm if norm else vector
 
 
-def check_question(question: str, k: int, route: str) -> None:
+def check_question(question: str, route: str = "auto") -> None:
     """Refuse what cannot be asked.
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: An empty question, one with half of a surrogate pair, k < 1, or an unknown route.
+        ValueError: An empty question, one with half of a surrogate pair, or an unknown route.
     """
     if not isinstance(question, str):
         msg = f"the question must be a string, not {type(question).__name__}"
@@ -43,12 +43,6 @@ def check_question(question: str, k: int, route: str) -> None:
         msg = "the question is empty"
         raise ValueError(msg)
     check_text(question, "the question")
-    if isinstance(k, bool) or not isinstance(k, int):
-        msg = f"k must be an integer, not {type(k).__name__}"
-        raise TypeError(msg)
-    if k < 1:
-        msg = f"k must be at least 1, not {k}"
-        raise ValueError(msg)
     if route not in ROUTES:
         msg = f"unknown route {route!r}; use one of {', '.join(map(repr, ROUTES))}"
         raise ValueError(msg)

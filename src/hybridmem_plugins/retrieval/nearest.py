@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.memory.rows import Mask
 from hybridmem_plugins.memory.store import MemoryStore
+from hybridmem_plugins.memory.validation import positive
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.diversity import maximal_marginal_relevance
 
@@ -50,12 +51,7 @@ def nearest(
         TypeError: An argument has the wrong type.
         ValueError: k < 1, an unknown filter operator, or a vector of the wrong length or with NaN or infinity.
     """
-    if isinstance(k, bool) or not isinstance(k, int):
-        msg = f"k must be an integer, not {type(k).__name__}"
-        raise TypeError(msg)
-    if k < 1:
-        msg = f"k must be at least 1, not {k}"
-        raise ValueError(msg)
+    k = positive("k", k)
     with store.reading():
         allowed = store.allowed(filter)
         if ids is not None:
@@ -88,8 +84,12 @@ def nearest_diverse(
         ids: Passages to choose among; None means all.
         fetch_k: Candidates, at least k.
         lambda_mult: See `maximal_marginal_relevance`.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: As `nearest` raises it, or fetch_k < 1.
     """
-    candidates = nearest(store, vector, max(k, fetch_k) if isinstance(k, int) else k, filter, ids)
+    candidates = nearest(store, vector, max(positive("k", k), positive("fetch_k", fetch_k)), filter, ids)
     if not candidates:
         return []
     chosen = maximal_marginal_relevance(vector, np.stack([one.vector for one in candidates]), k, lambda_mult)

@@ -17,6 +17,7 @@ from hybridmem_plugins.augmentation.templates import ABSTENTION, read_reply
 from hybridmem_plugins.generation.reading import find_evidence
 from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.memory.filters import Filter
+from hybridmem_plugins.memory.validation import positive
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.asking import check_question
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
@@ -83,15 +84,13 @@ class HybridMemorySystem:
         reading: ReadingMode | None = None,
         unsupported: Literal["abstain", "keep"] = "abstain",
     ) -> None:
-        if k < 1:
-            msg = f"k must be at least 1, not {k}"
-            raise ValueError(msg)
         if unsupported not in ("keep", "abstain"):
             msg = f"unsupported must be 'keep' or 'abstain', not {unsupported!r}"
             raise ValueError(msg)
         if reading not in (None, "each", "together"):
             msg = f"reading must be 'each' or 'together', not {reading!r}"
             raise ValueError(msg)
+        self.k = positive("k", k)
         self.synthesis = Synthesis(budget, max_facts, order, template, withhold_orders)
         self.model = as_chat_model(model, adapter=adapter, max_new_tokens=max_new_tokens)
         if reading == "each" and not isinstance(self.model, PassageReader):
@@ -100,7 +99,7 @@ class HybridMemorySystem:
         self.reading = reading
         self._own = memory is None or isinstance(memory, str | os.PathLike)
         self.retriever = as_retriever(HybridMemory(path=memory) if self._own else memory)
-        self.k, self.unsupported = k, unsupported
+        self.unsupported = unsupported
 
     # --- knowledge -----------------------------------------------------------------------------------------------
 
@@ -438,7 +437,7 @@ class _Turn:
 
 
 def _begun(question: str) -> _Turn:
-    check_question(question, 1, "auto")  # The memory checks its own, a retriever of others may answer anything.
+    check_question(question)  # The memory checks its own, a retriever of others may answer anything.
     return _Turn(question)
 
 
