@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from hybridmem_plugins import Passage
 from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter
 from hybridmem_plugins.augmentation.command import augment
-from hybridmem_plugins.augmentation.preview import marked, page
+from hybridmem_plugins.augmentation.marks import marked
+from hybridmem_plugins.augmentation.preview import page
 
 
 @pytest.fixture

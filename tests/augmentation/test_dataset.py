@@ -61,6 +61,57 @@ def test_the_check_can_fail():
     assert "the log does not lead from the clean to the noisy context" in check_row(empty, dataset.lookup)
     planted = {**row, "passages": [*row["passages"], {**row["passages"][0], "role": "same_topic"}]}
     assert "a wrong passage holds the answer" in check_row(planted)
+    titled = {**row["passages"][0], "role": "same_topic", "text": "Rain.", "title": "Of 1700"}
+    assert check_row({**row, "passages": [*row["passages"], titled]}) == ["a title or metadata alone hold the answer"]
+
+
+@pytest.mark.parametrize(("operator", "text"), [("fake_citations", "1700)"), ("merged_chunks", "in 1700")])
+def test_the_check_knows_what_a_passage_says_itself(operator, text):
+    dataset = build(NoisyContextAugmenter(seed=1, mix={"clean": 1.0}))
+    row = next(iter(dataset))
+    gold = row["passages"][0]
+    end = len(gold["text"])
+    lost = {
+        "operator": "truncate_head",
+        "passage": 0,
+        "field": "text",
+        "start": 0,
+        "end": 40,
+        "before": gold["text"][:40],
+        "after": "",
+    }
+    edits = [
+        lost,
+        {**lost, "operator": operator, "start": end - 40, "end": end - 40, "before": "", "after": f" ({text}"},
+    ]
+    given = {**row, "edits": edits, "passages": [{**gold, "text": f"{gold['text'][40:]} ({text}"}]}
+    assert check_row(given) == []
+    assert check_row(given, dataset.lookup) == ["labelled as present, but the answer is in inserted text alone"]
+
+
+def test_what_is_inserted_makes_no_answer_with_what_stands_beside_it():
+    gold = Passage("Born in Terrell, Texas, he moved. The crew sailed on to the port of Terrell", "Ship", "g")
+    chunks = [gold, Passage("Texas is large, and so on it goes for long.", "Ship", "next"), *CHUNKS]
+    noise = {"truncate_head": 1.0, "merged_chunks": 1.0}
+    harsh = NoisyContextAugmenter(
+        rates=noise, severity={"truncate_head": 0.4, "merged_chunks": 0.5}, mix={"noisy": 1.0}
+    )
+    example = {"id": "q", "question": "Where?", "answers": ["Terrell, Texas"], "context": gold}
+    rows = list(build(harsh, [example], chunks, copies=10))
+    assert [row["id"] for row in rows if row["labels"]["answerable"]] == []
+
+
+def test_an_answer_without_the_steps_to_it_is_said_to_be_there():
+    steps = [
+        Passage("The mill was built by Ada Brook, a miller of note.", "Mill", "m"),
+        Passage("Born in 1733, she liked tea.", "Ada Brook", "a"),
+    ]
+    example = {"id": "h", "question": "When was the builder of the mill born?", "answers": ["1733"], "context": steps}
+    harsh = NoisyContextAugmenter(rates={"truncate_head": 0.5}, severity=0.7, mix={"noisy": 1.0})
+    dataset = build(harsh, [example], [*CHUNKS, *steps], copies=60)
+    labels = {(row["labels"]["answer_present"], row["labels"]["answerable"]) for row in dataset}
+    assert labels == {(True, True), (True, False), (False, False)}
+    assert [found for row in dataset if (found := check_row(row, dataset.lookup))] == []
 
 
 def test_rows_depend_on_seed_and_id_only():

@@ -193,10 +193,17 @@ def _neighbour(draft: Draft, index: int, store: ChunkStore | None) -> str:
     return "".join(other.text for other in draft.passages[index + 1 : index + 2])
 
 
+_REACH = 80
+"""Characters beside an insertion within which it could make an answer together with what stands there."""
+
+
 def _gives_away(change: Change, text: str, giveaways: Sequence[str]) -> bool:
     """Tell whether a change inserts an answer ("see Norwell 1990"): evidence is only what the passage says itself."""
-    inserted = change.after if change.start == change.end else ""
-    return contains_answer(inserted, giveaways) and inserted.strip() not in text
+    if change.start != change.end or change.after.strip() in text:
+        return False
+    before, after = text[max(0, change.start - _REACH) : change.start], text[change.end : change.end + _REACH]
+    made = contains_answer(f"{before}{change.after}{after}", giveaways)
+    return made and (contains_answer(change.after, giveaways) or not contains_answer(f"{before}{after}", giveaways))
 
 
 _NEED_NO_POOL = frozenset({"near_duplicate", "order", "split_chunk", "swapped_ids"})

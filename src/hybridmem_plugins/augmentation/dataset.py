@@ -198,7 +198,7 @@ class NoisyDataset:
                 {**_plain(passage), "role": role} for passage, role in zip(draft.passages, draft.roles, strict=True)
             ],
             "clean": [_plain(passage) for passage in example.gold],
-            "labels": label(draft, kind, supported),
+            "labels": label(draft, example, kind, supported),
             "edits": [edit.as_dict() for edit in draft.edits],
         }
 

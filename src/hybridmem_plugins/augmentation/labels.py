@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
 from hybridmem_plugins.augmentation.edits import Draft, replay
 from hybridmem_plugins.augmentation.examples import Example
+from hybridmem_plugins.augmentation.marks import marked
 from hybridmem_plugins.augmentation.operators.adversarial import PAYLOADS
 from hybridmem_plugins.augmentation.operators.context import GOLD_ROLES
 from hybridmem_plugins.augmentation.recipe import FILLS
@@ -15,6 +16,11 @@ from hybridmem_plugins.augmentation.templates import ABSTENTION, said_about
 from hybridmem_plugins.passage import Passage
 
 FALSE_ROLES = frozenset({"contradiction", "outdated_version"})
+
+_OTHERS_WORDS = frozenset(
+    {"merged_chunks", "html_boilerplate", "page_furniture", "planted_instruction", "fake_citations"}
+)
+"""Operators that put words of others into a passage, which are no evidence of what it says."""
 
 
 def supported_answer(draft: Draft, example: Example) -> str | None:
@@ -27,12 +33,15 @@ def supported_answer(draft: Draft, example: Example) -> str | None:
         The first form of the answer that is there in full, or None.
     """
     golds = [passage for passage, role in zip(draft.passages, draft.roles, strict=True) if role in GOLD_ROLES]
-    if not golds:
-        return None
-    texts = [passage.text for passage in golds]
-    for answer, spans in zip(example.answers, example.spans, strict=True):
+    form = _form_in([passage.text for passage in golds], example.spans)
+    return example.answers[form] if form is not None and _steps_remain(golds, example) else None
+
+
+def _form_in(texts: Sequence[str], forms: Iterable[Sequence[str]]) -> int | None:
+    """Find the first form of an answer all of whose spans the texts hold; None where there is none."""
+    for number, spans in enumerate(forms):
         if all(any(contains_answer(text, [span]) for text in texts) for span in spans):
-            return answer if _steps_remain(golds, example) else None
+            return number
     return None
 
 
@@ -80,18 +89,20 @@ def planted_index(draft: Draft) -> int | None:
     return None
 
 
-def label(draft: Draft, kind: str, supported: str | None) -> dict[str, Any]:
+def label(draft: Draft, example: Example, kind: str, supported: str | None) -> dict[str, Any]:
     """Describe a noisy context: what it supports and what was done to it.
 
     Returns:
-        Plain JSON: `kind`, `answer_present` (in full in the gold passages' texts), `answerable`, `abstain` (the target
-        is the abstention), `contradiction` (None, or operator, passage index, replaced and planted value),
-        `planted_instruction`, `operators` (names, sorted) and `severities` (by name).
+        Plain JSON: `kind`, `answer_present` (in full in the gold passages' texts), `answerable` (and every other gold
+        passage, a step on the way to it, is there too), `abstain` (the target is the abstention), `contradiction`
+        (None, or operator, passage index, replaced and planted value), `planted_instruction`, `operators` (names,
+        sorted) and `severities` (by name).
     """
     names = sorted({edit.operator for edit in draft.edits})
+    golds = [passage.text for passage, role in zip(draft.passages, draft.roles, strict=True) if role in GOLD_ROLES]
     return {
         "kind": kind,
-        "answer_present": supported is not None,
+        "answer_present": _form_in(golds, example.spans) is not None,
         "answerable": supported is not None,
         "abstain": supported is None,
         "contradiction": {**draft.planted, "passage": planted_index(draft)} if draft.planted else None,
@@ -125,24 +136,31 @@ def check_row(row: Mapping[str, Any], lookup: Callable[[str], Passage] | None = 
 
     Args:
         row: As `build_dataset` yields it.
-        lookup: Gives a chunk by id, so that the log can be replayed too (`NoisyDataset.lookup`); None skips that.
+        lookup: Gives a chunk by id, so that the log can be replayed too (`NoisyDataset.lookup`): it must lead to these
+            passages, and text that an operator brought from elsewhere does not count as evidence. None skips that.
 
     Returns:
         What is wrong, in words; an empty list for a sound row.
     """
     labels, completion, problems = row["labels"], row["completion"], []
     spans = row["answer_spans"]
-    true_texts = [p["text"] for p in row["passages"] if p["role"] in GOLD_ROLES]
-    other_texts = [p["text"] for p in row["passages"] if p["role"] not in GOLD_ROLES]
-    present = any(all(any(contains_answer(text, [span]) for text in true_texts) for span in form) for form in spans)
+    golds = [p for p in row["passages"] if p["role"] in GOLD_ROLES]
+    others = [p for p in row["passages"] if p["role"] not in GOLD_ROLES]
+    present = _form_in([p["text"] for p in golds], spans) is not None
     # Rows of former versions have no aliases.
     giveaways = [*(span for form in spans for span in form), *row.get("aliases", ())]
     if labels["answer_present"] and not present:
         problems.append("labelled as present, but the answer is not in a gold passage")
-    if not labels["answer_present"] and present and len(row["clean"]) == 1:
+    if present and not labels["answer_present"]:
         problems.append("labelled as absent, but the answer is in a gold passage")
-    if any(contains_answer(text, giveaways) for text in other_texts):
+    if labels["answerable"] and not labels["answer_present"]:
+        problems.append("labelled as answerable, but not as present")
+    if any(contains_answer(p["text"], giveaways) for p in others):
         problems.append("a wrong passage holds the answer")
+    # False copies have the gold's title and date, which may rightly say the answer.
+    heads = [p for p in others if p["role"] not in FALSE_ROLES] + ([] if present else golds)
+    if any(contains_answer(said_about(_passage(p)), giveaways) for p in heads):
+        problems.append("a title or metadata alone hold the answer")
     if (completion == ABSTENTION) != labels["abstain"] or labels["abstain"] == labels["answerable"]:
         problems.append("target and abstention label differ")
     if labels["answerable"] and not any(all(contains_answer(completion, [span]) for span in form) for form in spans):
@@ -153,8 +171,23 @@ def check_row(row: Mapping[str, Any], lookup: Callable[[str], Passage] | None = 
     if any(payload.casefold() in completion.casefold() for payload in PAYLOADS):
         problems.append("the target obeys a planted instruction")
     if lookup is not None:
-        clean = [Passage(p["text"], p["title"], p["id"], p["metadata"]) for p in row["clean"]]
-        noisy = [Passage(p["text"], p["title"], p["id"], p["metadata"]) for p in row["passages"]]
-        if replay(clean, row["edits"], lookup) != noisy:
-            problems.append("the log does not lead from the clean to the noisy context")
+        problems += _unfaithful(row, lookup)
     return problems
+
+
+def _unfaithful(row: Mapping[str, Any], lookup: Callable[[str], Passage]) -> list[str]:
+    """Hold a row against its log."""
+    if replay(list(map(_passage, row["clean"])), row["edits"], lookup) != list(map(_passage, row["passages"])):
+        return ["the log does not lead from the clean to the noisy context"]
+    own = [
+        "".join("\n" if piece.operator in _OTHERS_WORDS else piece.text for piece in pieces)
+        for p, pieces in zip(row["passages"], marked(row, lookup), strict=True)
+        if p["role"] in GOLD_ROLES
+    ]
+    if row["labels"]["answer_present"] and _form_in(own, row["answer_spans"]) is None:
+        return ["labelled as present, but the answer is in inserted text alone"]
+    return []
+
+
+def _passage(fields: Mapping[str, Any]) -> Passage:
+    return Passage(fields["text"], fields["title"], fields["id"], fields["metadata"])

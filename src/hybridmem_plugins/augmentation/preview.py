@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from hybridmem_plugins.augmentation.edits import replay
+from hybridmem_plugins.augmentation.marks import Piece, marked
 from hybridmem_plugins.augmentation.operators import OPERATORS
 from hybridmem_plugins.passage import Passage
 
@@ -18,57 +18,6 @@ COLOURS = {
     "context": "#7c3aed", "chunk": "#b45309", "characters": "#0369a1", "format": "#15803d", "metadata": "#6b7280",
     "adversarial": "#b91c1c",
 }  # fmt: skip
-
-
-class Piece(NamedTuple):
-    """A run of a noisy text: who wrote it (None: nobody, it is as it was), and whether it stands where text is gone."""
-
-    text: str
-    operator: str | None = None
-    removed: str = ""
-
-
-def marked(row: Row, lookup: Callable[[str], Passage]) -> list[list[Piece]]:
-    """Cut each noisy passage of a row into pieces that say which operator wrote them.
-
-    The log is replayed with each character's operator carried along, through copies, moves and removals.
-    """
-    passages = [Passage(p["text"], p["title"], p["id"], p["metadata"]) for p in row["clean"]]
-    texts = {str(passage.id): [Piece(passage.text)] for passage in passages}
-    order = [str(passage.id) for passage in passages]
-    for edit in row["edits"]:
-        if edit["field"] == "text":
-            name = order[edit["passage"]]
-            texts[name] = _rewritten(texts[name], edit)
-        passages = replay(passages, [edit], lookup)
-        renamed = [str(passage.id) for passage in passages]
-        if edit["field"] == "id":
-            texts[f"\x00{renamed[edit['passage']]}"] = texts.pop(order[edit["passage"]])
-            renamed = [f"\x00{new}" if at == edit["passage"] else order[at] for at, new in enumerate(renamed)]
-        elif edit["passage"] is not None:
-            renamed = order
-        for at, (name, passage) in enumerate(zip(renamed, passages, strict=True)):
-            if name not in texts:
-                source = texts.get(renamed[at - 1]) if name.endswith("#copy") and at else None
-                texts[name] = list(source) if source else [Piece(passage.text)]
-        order = renamed
-    return [texts[name] for name in order]
-
-
-def _rewritten(pieces: Sequence[Piece], edit: Mapping[str, Any]) -> list[Piece]:
-    before = _cut(pieces, 0, edit["start"])
-    after = _cut(pieces, edit["end"], sum(len(piece.text) for piece in pieces))
-    return [*before, Piece(edit["after"], edit["operator"], edit["before"]), *after]
-
-
-def _cut(pieces: Sequence[Piece], start: int, end: int) -> list[Piece]:
-    kept, position = [], 0
-    for piece in pieces:
-        first, last = max(start - position, 0), min(end - position, len(piece.text))
-        if first < last or (not piece.text and piece.removed and start <= position <= end and end > start):
-            kept.append(piece._replace(text=piece.text[first:last]))
-        position += len(piece.text)
-    return kept
 
 
 def _visible(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hybridmem_plugins.augmentation.augmenter import NoisyContextAugmenter
 from hybridmem_plugins.augmentation.edits import COPY_MARK
-from hybridmem_plugins.augmentation.preview import Piece, marked
+from hybridmem_plugins.augmentation.marks import Piece, marked
 from hybridmem_plugins.augmentation.recipe import DEFAULT_RATES
 from hybridmem_plugins.passage import Passage
 
