@@ -31,6 +31,9 @@ class PropertyGraph:
 
     def __init__(self) -> None:
         self.graph: Any = nx.MultiDiGraph()
+        # By chunk, what it states, and by document, its nodes: so that forgetting one looks at nothing else.
+        self._stated: dict[str, dict[str | Edge, None]] = {}
+        self._parts: dict[str, dict[str, None]] = {}
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -51,6 +54,14 @@ class PropertyGraph:
     def edges(self) -> list[Edge]:
         """Return all edges, in the order of their subjects."""
         return [(subject, label, object_) for subject, object_, label in self.graph.edges(keys=True)]
+
+    def edges_of(self, identities: Iterable[str]) -> list[Edge]:
+        """Return the edges that nodes have in either direction, each once."""
+        return list(dict.fromkeys(edge for identity in identities for edge in self._incident(identity)))
+
+    def parts_of(self, documents: Iterable[str]) -> list[str]:
+        """Return the ids of the nodes whose property `ref_doc_id` names one of these documents."""
+        return [identity for document in documents for identity in self._parts.get(document, ())]
 
     def triplet(self, edge: Edge) -> Triplet:
         """Return copies of a relation and its ends."""
@@ -128,7 +139,11 @@ class PropertyGraph:
                 put.properties = {**old["node"].properties, **put.properties}
                 put.embedding = old["node"].embedding if put.embedding is None else put.embedding
             stated |= old["sources"]
+            _discard(self._parts, _document(old["node"]), put.id)
         self.graph.add_node(put.id, node=put, sources=stated)
+        self._index(put.id, stated)
+        if document := _document(put):
+            self._parts.setdefault(document, {})[put.id] = None
 
     def put_relation(self, relation: Relation, sources: Iterable[str] = ()) -> None:
         """Add a copy of a relation, or the properties and sources of one that is there."""
@@ -139,14 +154,18 @@ class PropertyGraph:
                 self.graph.add_node(end, node=EntityNode(name=end), sources=set())
             # An index passes an entity that it knows already no more, so that only its new relations name the chunk.
             self.graph.nodes[end]["sources"] |= stated
+            self._index(end, stated)
         if self.graph.has_edge(put.source_id, put.target_id, put.label):
             old = self.graph.edges[put.source_id, put.target_id, put.label]
             put.properties = {**old["relation"].properties, **put.properties}
             stated |= old["sources"]
         self.graph.add_edge(put.source_id, put.target_id, put.label, relation=put, sources=stated)
+        self._index((put.source_id, put.label, put.target_id), stated)
 
     def drop_edge(self, edge: Edge) -> None:
         """Remove a relation; its ends stay."""
+        for source in self.graph.edges[edge[0], edge[2], edge[1]]["sources"]:
+            _discard(self._stated, source, edge)
         self.graph.remove_edge(edge[0], edge[2], edge[1])
 
     def drop_nodes(self, nodes: Iterable[str], sources: Iterable[str] = ()) -> list[str]:
@@ -156,19 +175,37 @@ class PropertyGraph:
             The ids of all nodes removed.
         """
         gone = list(nodes)
-        chunks = {*sources, *(i for i in gone if isinstance(self.graph.nodes[i]["node"], ChunkNode))}
-        self.graph.remove_nodes_from(gone)
-        if chunks:
-            for edge in self.edges():
-                data = self.graph.edges[edge[0], edge[2], edge[1]]
+        chunks = {*sources, *(i for i in gone if isinstance(self.graph.nodes[i]["node"], ChunkNode))} - {USER}
+        for identity in gone:
+            self._drop_node(identity)
+        left = dict.fromkeys(what for chunk in sorted(chunks) for what in self._stated.pop(chunk, ()))
+        for what in left:
+            if not isinstance(what, str):
+                data = self.graph.edges[what[0], what[2], what[1]]
                 if _withdraw(data["sources"], data["relation"].properties, chunks):
-                    self.drop_edge(edge)
-            for identity, data in list(self.graph.nodes(data=True)):
+                    self.drop_edge(what)
+        for what in left:
+            if isinstance(what, str):
+                data = self.graph.nodes[what]
                 orphan = _withdraw(data["sources"], data["node"].properties, chunks)
                 if orphan and not isinstance(data["node"], ChunkNode):
-                    self.graph.remove_node(identity)
-                    gone.append(identity)
+                    self._drop_node(what)
+                    gone.append(what)
         return gone
+
+    def _drop_node(self, identity: str) -> None:
+        for edge in self._incident(identity):
+            self.drop_edge(edge)
+        data = self.graph.nodes[identity]
+        for source in data["sources"]:
+            _discard(self._stated, source, identity)
+        _discard(self._parts, _document(data["node"]), identity)
+        self.graph.remove_node(identity)
+
+    def _index(self, what: str | Edge, sources: Iterable[str]) -> None:
+        for source in sources:
+            if source != USER:
+                self._stated.setdefault(source, {})[what] = None
 
     def _incident(self, identity: str) -> list[Edge]:
         outgoing = [(s, label, o) for s, o, label in self.graph.out_edges(identity, keys=True)]
@@ -183,6 +220,20 @@ def names_of(names: Iterable[str]) -> list[str]:
 def _source(properties: Mapping[str, Any]) -> list[str]:
     source = properties.get(TRIPLET_SOURCE_KEY)
     return [] if source is None else [str(source)]
+
+
+def _document(node: LabelledNode) -> str | None:
+    """Return the document that a node is a part of, as `PropertyGraphIndex` says of chunks."""
+    document = node.properties.get("ref_doc_id")
+    return document if isinstance(document, str) else None
+
+
+def _discard(index: dict[str, dict[Any, None]], key: str | None, value: Any) -> None:
+    """Remove a value from under a key, and the key with the last; what is not there is ignored."""
+    if key in index:
+        index[key].pop(value, None)
+        if not index[key]:
+            del index[key]
 
 
 def _has_any(own: Mapping[str, Any], sources: set[str], asked: Mapping[str, Any]) -> bool:

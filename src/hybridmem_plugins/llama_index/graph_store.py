@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from typing import Any, Self
 
@@ -126,11 +126,10 @@ class NetworkXPropertyGraphStore(PropertyGraphStore):
         if entity_names is None and relation_names is None and not properties and ids is None:
             return []
         with self._lock:
-            edges: Collection[tuple[str, str, str]] = self._data.edges()
-            for asked in (entity_names, ids):
-                if asked is not None:
-                    nodes = set(self._data.known(names_of(asked)))
-                    edges = [edge for edge in edges if edge[0] in nodes or edge[2] in nodes]
+            asked = [self._data.known(names_of(names)) for names in (entity_names, ids) if names is not None]
+            edges = self._data.edges_of(asked[0]) if asked else self._data.edges()
+            for nodes in map(set, asked[1:]):
+                edges = [edge for edge in edges if edge[0] in nodes or edge[2] in nodes]
             if relation_names is not None:
                 edges = [edge for edge in edges if edge[1] in relation_names]
             if properties:
@@ -241,7 +240,7 @@ class NetworkXPropertyGraphStore(PropertyGraphStore):
             nodes = dict.fromkeys([*self._data.known(names_of(entity_names or [])), *self._data.known(ids or [])])
             if properties:
                 nodes.update(dict.fromkeys(i for i in self._data.graph if self._data.node_has_any(i, properties)))
-            for edge in self._data.edges():
+            for edge in self._data.edges() if relation_names or properties else ():
                 if edge[1] in (relation_names or ()) or (properties and self._data.edge_has_any(edge, properties)):
                     self._data.drop_edge(edge)
             self._drop(nodes)
@@ -252,12 +251,9 @@ class NetworkXPropertyGraphStore(PropertyGraphStore):
         Ids that are unknown delete nothing.
         """
         with self._lock:
-            chunks = dict.fromkeys(node_ids or [])
-            for identity in list(self._data.graph):
-                if self._data.properties(identity).get("ref_doc_id") in (ref_doc_ids or ()):
-                    chunks[identity] = None
-            chunks.update(dict.fromkeys(ref_doc_ids or []))
-            self._drop(self._data.known(list(chunks)), sources=list(chunks))
+            documents = list(ref_doc_ids or [])
+            chunks = [*(node_ids or []), *self._data.parts_of(documents), *documents]
+            self._drop(self._data.known(chunks), sources=chunks)
 
     def _drop(self, nodes: Iterable[str], sources: Iterable[str] = ()) -> None:
         gone = self._data.drop_nodes(nodes, sources)

@@ -50,7 +50,8 @@ class Fact:
         object: The other entity.
         passage_id: The passage that says so.
         sentence: The sentence it stands in.
-        score: Between 0 and 1, higher is better.
+        score: Between 0 and 1, higher is better; no more than that of its passage in `search`, so that a low one tells
+            of a passage that hardly answers. A typed fact's is higher than all of these.
     """
 
     subject: str
