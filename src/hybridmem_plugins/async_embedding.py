@@ -23,9 +23,13 @@ _GIVING_WAY = ("GET_AWAITABLE", "GET_ANEXT", "BEFORE_ASYNC_WITH")
 
 @dataclass(frozen=True, slots=True)
 class _Caller:
-    """Who asks: its event loop (None outside of one), and the question vectors that it has already."""
+    """Who asks: its event loop (None outside of one), and the question vectors that it has already.
 
-    embedder: AsyncEmbedder
+    Attributes:
+        embedder: The one that is asked; None is any, such as that of a memory which is being opened.
+    """
+
+    embedder: AsyncEmbedder | None
     loop: asyncio.AbstractEventLoop | None
     vectors: Mapping[str, Vector] = field(default_factory=dict)
 
@@ -112,7 +116,16 @@ class AsyncEmbedder:
 
     def _caller(self) -> _Caller | None:
         caller = _caller.get()
-        return caller if caller is not None and caller.embedder is self else None
+        return caller if caller is not None and caller.embedder in (None, self) else None
+
+
+async def opened(make: Callable[[], T]) -> T:
+    """Make something over a memory in a worker thread; what its `AsyncEmbedder` embeds meanwhile is awaited here."""
+    token = _caller.set(_Caller(None, asyncio.get_running_loop()))
+    try:
+        return await asyncio.to_thread(make)
+    finally:
+        _caller.reset(token)
 
 
 def awaits(method: Callable[..., Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.documents import Document
+from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
 from langchain_core.output_parsers import StrOutputParser
@@ -237,6 +237,29 @@ async def test_a_filter_that_a_wrapper_hides_holds_and_shows_no_facts(leaders) -
         # What a call says would take the place of what is chosen.
         with pytest.raises(ValueError, match="takes no filter"):
             chain.invoke({"input": LEADS, "filter": {"tenant": "a"}})
+
+
+class Kept(BaseDocumentCompressor):
+    """Keeps everything, as a reranker does."""
+
+    def compress_documents(self, documents: Any, query: str, callbacks: Any = None) -> Any:
+        return documents
+
+
+async def test_the_configuration_of_a_call_sets_a_filter_within_wrappers(leaders) -> None:
+    classic = pytest.importorskip("langchain_classic.retrievers")
+    within = leaders.configurable_fields(filter=ConfigurableField(id="f"))
+    for source in (
+        classic.ContextualCompressionRetriever(base_compressor=Kept(), base_retriever=within),
+        classic.EnsembleRetriever(retrievers=[within, within]),
+        within.with_fallbacks([within]),
+    ):
+        chain = create_hybrid_chain(source, listening([]))
+        chosen = {"configurable": {"f": B_ONLY}}
+        for told in (chain.invoke(LEADS, chosen), await chain.ainvoke(LEADS, chosen), chain.batch([LEADS], chosen)[0]):
+            assert ids(told) == ["b1"]
+        with pytest.raises(ValueError, match="configurable_fields"):
+            chain.invoke(LEADS, filter=B_ONLY)
 
 
 async def test_an_async_call_embeds_on_the_event_loop_alone() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField, Runnable, RunnablePassthrough
 from langchain_core.tools import create_retriever_tool
-from lc_helpers import TEXTS, AsyncWordEmbeddings, WordEmbeddings, documents
+from lc_helpers import TEXTS, AsyncOnlyEmbeddings, AsyncWordEmbeddings, WordEmbeddings, documents
 
 from hybridmem_plugins import HybridMemory
 from hybridmem_plugins.errors import EmbedderMismatchError, MemoryFormatError
@@ -230,6 +231,45 @@ async def test_add_replace_delete(retriever: HybridRetriever) -> None:
     assert len(retriever.memory) == 3
 
 
+async def test_async_makers_embed_on_the_event_loop_alone(tmp_path: Path) -> None:
+    made = await HybridRetriever.afrom_documents(documents(), AsyncOnlyEmbeddings(), tmp_path / "m", k=2)
+    found = await made.ainvoke(QUESTION)
+    await made.aclose()
+    again = await HybridRetriever.afrom_persist_directory(tmp_path / "m", AsyncOnlyEmbeddings(), k=2)
+    assert await again.ainvoke(QUESTION) == found
+    await again.aclose()
+    store = await HnswVectorStore.afrom_texts(["Neon."], AsyncOnlyEmbeddings(), persist_directory=tmp_path / "m")
+    assert len(store.memory) == 7
+    await store.aclose()
+    texts = await HybridRetriever.afrom_texts(["Neon glows.", "Bread."], metadatas=[{"n": 1}, {"n": 2}], ids=["a", "b"])
+    assert (await texts.ainvoke("What glows?", k=1))[0].metadata["n"] == 1
+    with pytest.raises(FileNotFoundError, match="from_documents"):
+        await HybridRetriever.afrom_persist_directory(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="same id"):
+        await HybridRetriever.afrom_documents(documents()[:2], ids=["1", "1"], persist_directory=tmp_path / "n")
+
+
+async def test_an_async_question_waits_for_a_writer_off_the_event_loop() -> None:
+    ticking = Ticking()
+    retriever = HybridRetriever.from_documents(documents(), AsyncWordEmbeddings())
+
+    writing, asked = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with retriever.memory.store._coordinator.writing():
+            writing.set()
+            asked.wait()
+            for _ in range(5):
+                ticking.wait_for_a_turn()
+
+    async with ticking:
+        writer = asyncio.create_task(asyncio.to_thread(write))
+        await asyncio.to_thread(writing.wait)
+        asked.set()
+        assert await retriever.ainvoke("fruit", k=1)
+        await writer
+
+
 def test_pages_that_say_the_same_are_two_documents() -> None:
     pages = [Document(page_content="This page is blank.", metadata={"page": n}) for n in (1, 2)]
     retriever = HybridRetriever.from_documents([*pages, pages[0]])
@@ -315,6 +355,10 @@ def test_bad_settings_are_refused(retriever: HybridRetriever) -> None:
     for bad in ({"kk": 3}, {"k": 0}, {"route": "wrong"}, {"search_type": "best"}, {"lambda_mult": 2}, {"memory": 1}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             HybridRetriever(**{"memory": retriever.memory, **bad})
+    with pytest.raises(ValueError, match="near"):
+        HybridRetriever(memory=retriever.memory, filter={"n": {"$near": 1}})
+    with pytest.raises(TypeError, match="a filter is a dict"):
+        HybridRetriever(memory=retriever.memory, filter=[1])
     with pytest.raises(ValueError, match="kk"):
         HybridRetriever.from_documents(documents(), kk=3)
     with pytest.raises(TypeError, match="Embeddings"):

@@ -169,6 +169,8 @@ def test_reopening_and_sharing(tmp_path: Path) -> None:
 
 
 async def test_what_it_holds_without_an_embedding_given() -> None:
+    found = HnswVectorStore.from_documents(documents()).similarity_search("noble gas", k=1)
+    assert found == await (await HnswVectorStore.afrom_documents(documents())).asimilarity_search("noble gas", k=1)
     store = HnswVectorStore.from_texts(["Helium is a gas.", "Bread is food."])
     assert store.similarity_search("noble gas", k=1)[0].page_content == "Helium is a gas."
     assert (await store.asimilarity_search("noble gas", k=1))[0].page_content == "Helium is a gas."

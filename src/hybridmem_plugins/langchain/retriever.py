@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,9 +14,9 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.stores import BaseStore
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
-from hybridmem_plugins.async_embedding import AsyncEmbedder
+from hybridmem_plugins.async_embedding import AsyncEmbedder, opened
 from hybridmem_plugins.engines import is_address
 from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.langchain.documents import hit_to_document, texts_to_documents, to_passages
@@ -23,7 +24,7 @@ from hybridmem_plugins.langchain.embedding import to_embedder
 from hybridmem_plugins.langchain.stages import merge_reranked, parent_ids, to_parents
 from hybridmem_plugins.langchain.tool import retriever_tool
 from hybridmem_plugins.memory.embedding import embedder_name
-from hybridmem_plugins.memory.filters import Filter, both_filters
+from hybridmem_plugins.memory.filters import Filter, both_filters, compile_filter
 from hybridmem_plugins.memory.validation import positive
 from hybridmem_plugins.retrieval.diversity import diversify
 from hybridmem_plugins.retrieval.explain import Explanation
@@ -99,6 +100,13 @@ class HybridRetriever(BaseRetriever):
     provenance_key: str | None = "hybridmem"
     """Where the reasons go in the metadata; None leaves them out."""
 
+    @field_validator("filter")
+    @classmethod
+    def _check_filter(cls, filter: Filter | None) -> Filter | None:  # noqa: A002
+        if filter is not None:
+            compile_filter(filter)
+        return filter
+
     # --- making one ----------------------------------------------------------------------------------------------
 
     @classmethod
@@ -142,6 +150,29 @@ class HybridRetriever(BaseRetriever):
         return retriever
 
     @classmethod
+    async def afrom_documents(
+        cls,
+        documents: Sequence[Document],
+        embedding: Any = None,
+        persist_directory: str | Path | None = None,
+        k: int = 8,
+        ids: Sequence[str] | None = None,
+        title_key: str | None = "title",
+        memory_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Do as `from_documents`, without blocking the event loop."""
+        embedder = to_embedder(embedding)
+        memory = await opened(partial(HybridMemory, embedder, persist_directory, **(memory_options or {})))
+        try:
+            retriever = cls(memory=memory, k=k, title_key=title_key, **kwargs)
+            await retriever.aadd_documents(documents, ids=ids)
+        except BaseException:
+            await memory.aclose()
+            raise
+        return retriever
+
+    @classmethod
     def from_texts(
         cls,
         texts: Sequence[str],
@@ -161,6 +192,19 @@ class HybridRetriever(BaseRetriever):
             **kwargs: As in `from_documents`.
         """
         return cls.from_documents(texts_to_documents(texts, metadatas), embedding, ids=ids, **kwargs)
+
+    @classmethod
+    async def afrom_texts(
+        cls,
+        texts: Sequence[str],
+        embedding: Any = None,
+        metadatas: Sequence[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Do as `from_texts`, without blocking the event loop."""
+        return await cls.afrom_documents(texts_to_documents(texts, metadatas), embedding, ids=ids, **kwargs)
 
     @classmethod
     def from_persist_directory(
@@ -183,10 +227,20 @@ class HybridRetriever(BaseRetriever):
             MemoryFormatError: The folder is no memory.
             EmbedderMismatchError: The memory was made with another embedding.
         """
-        if not is_address(persist_directory) and not Path(persist_directory).is_dir():
-            msg = f"there is no memory at {persist_directory}; make one with from_documents(..., persist_directory=...)"
-            raise FileNotFoundError(msg)
+        _check_stored(persist_directory)
         return cls.from_documents([], embedding, persist_directory, memory_options=memory_options, **kwargs)
+
+    @classmethod
+    async def afrom_persist_directory(
+        cls,
+        persist_directory: str | Path,
+        embedding: Any = None,
+        memory_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Do as `from_persist_directory`, without blocking the event loop."""
+        _check_stored(persist_directory)
+        return await cls.afrom_documents([], embedding, persist_directory, memory_options=memory_options, **kwargs)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -379,5 +433,13 @@ class HybridRetriever(BaseRetriever):
         if not isinstance(embedder, AsyncEmbedder):
             yield
             return
-        async with embedder.acalling(question if len(self.memory) else None):
+        # Nothing is embedded for an empty memory. Counting waits for a writer, so it is done off the loop.
+        stored = 0 if question is None else await asyncio.to_thread(len, self.memory)
+        async with embedder.acalling(question if stored else None):
             yield
+
+
+def _check_stored(persist_directory: str | Path) -> None:
+    if not is_address(persist_directory) and not Path(persist_directory).is_dir():
+        msg = f"there is no memory at {persist_directory}; make one with from_documents(..., persist_directory=...)"
+        raise FileNotFoundError(msg)

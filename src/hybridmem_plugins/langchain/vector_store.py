@@ -15,7 +15,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from hybridmem_plugins.async_embedding import AsyncEmbedder
+from hybridmem_plugins.async_embedding import AsyncEmbedder, opened
 from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.langchain.documents import texts_to_documents, to_document, to_passages
 from hybridmem_plugins.langchain.embedding import to_embedder
@@ -88,6 +88,16 @@ class HnswVectorStore(VectorStore):
         self.title_key = title_key
 
     @classmethod
+    def from_documents(cls, documents: Sequence[Document], embedding: Any = None, **kwargs: Any) -> Self:
+        """Return a store that holds documents; `from_texts` says with which arguments."""
+        return super().from_documents(list(documents), embedding, **kwargs)
+
+    @classmethod
+    async def afrom_documents(cls, documents: Sequence[Document], embedding: Any = None, **kwargs: Any) -> Self:
+        """Do as `from_documents`, without blocking the event loop."""
+        return await super().afrom_documents(list(documents), embedding, **kwargs)
+
+    @classmethod
     def from_texts(
         cls,
         texts: Iterable[str],
@@ -125,11 +135,11 @@ class HnswVectorStore(VectorStore):
         **kwargs: Any,
     ) -> Self:
         """Do as `from_texts`, without blocking the event loop."""
-        store = await asyncio.to_thread(partial(cls, embedding, **kwargs))
+        store = await opened(partial(cls, embedding, **kwargs))
         try:
             await store.aadd_documents(texts_to_documents(texts, metadatas), ids=ids)
         except BaseException:
-            await store.memory.aclose()
+            await store.aclose()
             raise
         return store
 
@@ -149,6 +159,10 @@ class HnswVectorStore(VectorStore):
     def close(self) -> None:
         """Save and close the memory; a second call does nothing."""
         self.memory.close()
+
+    async def aclose(self) -> None:
+        """Do as `close`, without blocking the event loop."""
+        await self.memory.aclose()
 
     # --- writing -------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,9 @@ async def aasking(
         texts = _instead(query_bundle)
         if texts and not vectors:
             vectors = {question: _mean(await asyncio.gather(*(_embedded(embedder, text) for text in texts)))}
-    async with embedder.acalling(question if len(memory) else None, vectors):
+    # Nothing is embedded for an empty memory. Counting waits for a writer, so it is done off the loop.
+    stored = 0 if question is None else await asyncio.to_thread(len, memory)
+    async with embedder.acalling(question if stored else None, vectors):
         yield
 
 

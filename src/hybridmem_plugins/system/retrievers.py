@@ -187,7 +187,10 @@ class _Foreign:
             return {**wanted, **({} if route == "auto" else {"route": route}), **_allowed(own, filter)}
         if filter is not None or route != "auto":
             what = "filter" if filter is not None else "route"
-            msg = f"this retriever takes no {what} for a call. Set it in the retriever itself, or use a HybridMemory."
+            msg = (
+                f"this retriever takes no {what} for a call. Set it in the retriever itself (in LangChain for each "
+                "call by `configurable_fields`), or use a HybridMemory."
+            )
             raise ValueError(msg)
         return {}
 
