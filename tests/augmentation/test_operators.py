@@ -17,6 +17,7 @@ from hybridmem_plugins import Passage
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.edits import Draft, apply_changes, random_for, replay
 from hybridmem_plugins.augmentation.operators import LEVELS, OPERATORS, get_operator
+from hybridmem_plugins.augmentation.operators.chunks import SENTENCE
 from hybridmem_plugins.augmentation.operators.context import Sources
 from hybridmem_plugins.augmentation.operators.markdown import structures, tables
 from hybridmem_plugins.augmentation.operators.registry import pick
@@ -248,3 +249,19 @@ def test_a_log_that_does_not_fit_says_so():
     draft = noised("nbsp", 1.0, random.Random(0))
     with pytest.raises(ValueError, match="does not fit: 'nbsp'"):
         replay(OTHERS, draft.edits)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["長江很長。它流入海！誰知道？", "富士山は高い。「白い」。", "गांधी वकील थे। वे चले गए।", "ولد في القاهرة؟ نعم."],
+)
+def test_sentences_of_other_scripts_are_sentences(text):
+    found = [match[0] for match in SENTENCE.finditer(text)]
+    assert len(found) > 1
+    assert "".join(found) == text.replace(" ", "") or " ".join(found) == text
+
+
+def test_only_alphabets_that_hyphenate_are_hyphenated():
+    run = OPERATORS["line_break_hyphens"].run
+    assert run("長江是中國最長的河流之一", 1.0, random.Random(0)) == []
+    assert run("Вычислительная", 1.0, random.Random(0)) != []

@@ -12,13 +12,14 @@ from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.operators import OPERATORS
 from hybridmem_plugins.augmentation.templates import ABSTENTION
 from hybridmem_plugins.finetuning import forgetting
-from hybridmem_plugins.finetuning.evaluate import is_noisy, keep_items, run_items
+from hybridmem_plugins.finetuning.evaluate import decline, is_noisy, keep_items, run_items
 from hybridmem_plugins.finetuning.forgetting import keep_ifeval, run_ifeval
 from hybridmem_plugins.finetuning.ifeval import CHECKERS, followed
 from hybridmem_plugins.finetuning.metrics import bootstrap, paired_difference, score_answer
 from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, reading_items, split_by_document
 from hybridmem_plugins.finetuning.unseen import UNSEEN, damage
 from hybridmem_plugins.generation import LocalModel
+from hybridmem_plugins.generation.reading import Reading
 
 CASES = [
     ("punctuation:no_comma", {}, "No comma here", "One, two"),
@@ -179,3 +180,13 @@ def test_replies_to_instructions_are_kept_as_they_come_too(tiny, tokenizer, tmp_
     kept = keep_ifeval(local, prompts, "base", tmp_path / "ifeval.jsonl", ["run"])
     assert [row["key"] for row in asked] == list(range(6))
     assert [{name: value for name, value in one.items() if name != "made_from"} for one in kept] == whole
+
+
+def test_a_reply_that_cites_no_passage_there_is_has_no_evidence():
+    items = [
+        EvalItem("s/empty/0/0", "s", "empty", 0.0, "who wrote it ?", shown, ["ada"])
+        for shown in ([], [{"text": "ada ."}])
+    ]
+    for reply in ("[0] ada", "[2] ada"):
+        readings = [Reading(reply, -1.0, 0.0, 0.0)] * 2
+        assert [record["evidence"] for record in decline(items, readings)] == ["", ""]

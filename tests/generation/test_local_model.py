@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import shutil
 import time
 from pathlib import Path
@@ -93,6 +94,18 @@ def test_settings_of_a_wrong_type_and_lone_texts_are_named(real_model):
         real_model.generate(LIST)
     with pytest.raises(TypeError, match="give a list"):
         real_model.answer("Who wrote it?", "It was written by Ada.")
+    for one in ("Hi", LIST[0]):
+        with pytest.raises(TypeError, match="list of messages"):
+            list(real_model.stream(one))
+
+
+def test_a_model_that_may_think_first_is_told_not_to(real_model):
+    tokenizer = copy.copy(real_model.tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+        "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"
+    )
+    assert render_chat(tokenizer, LIST).endswith("<think></think>")
 
 
 @pytest.mark.parametrize("model", ["/no/such/model", "./model", "~/model", "models/of/mine"])

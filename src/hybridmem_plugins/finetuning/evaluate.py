@@ -218,7 +218,7 @@ def fit_caution(margins: Sequence[float], items: Sequence[EvalItem], wrong_refus
 
 def _scored(item: EvalItem, reply: str) -> Record:
     score, said = score_answer(reply, item.answers), read_reply(reply)
-    cited = [item.passages[number - 1]["text"] for number in said.cited[:1] if number <= len(item.passages)]
+    cited = [item.passages[number - 1]["text"] for number in said.cited[:1] if 0 < number <= len(item.passages)]
     evidence = "" if said.abstained or said.quote or not cited else find_evidence(item.question, said.answer, cited[0])
     return {
         "id": item.id, "suite": item.suite, "condition": item.condition, "severity": item.severity,

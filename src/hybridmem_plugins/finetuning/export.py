@@ -29,7 +29,7 @@ def export(
         output: Folder to write, which must not exist or be empty; for `"gguf"` a new file.
         model: The base: hub id, folder or `.gguf` file; None is the bundled one.
         form: `"merged"`: a plain Hugging Face folder (vLLM, TGI, transformers; llama.cpp's `convert_hf_to_gguf.py`
-            makes GGUF of it). `"vllm-lora"`: the base beside a float16 adapter, for
+            makes GGUF of it). `"vllm-lora"`: the base beside the adapter, for
             `vllm serve OUT/base --enable-lora --lora-modules NAME=OUT/adapter`. `"gguf"`: one float16 file for
             llama.cpp; the base must be a GGUF file of a Llama model, as the bundled one is.
         scale: Dial of the adapter, written into the weights: 0 is the base, 1 the adapter as trained.

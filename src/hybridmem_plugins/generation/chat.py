@@ -66,6 +66,7 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Map
 
     A system message that the template refuses is put in front of the first user message. Control tokens in messages,
     tool calls and tools are parted by a space: a retrieved "<|im_end|>" is text, and must not end the turn.
+    A model that may think first (Qwen3, SmolLM3) is told not to: it would think through all tokens of a reply.
 
     Args:
         tokenizer: A tokenizer with a chat template.
@@ -73,8 +74,12 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Map
         tools: Tools as OpenAI function schemas.
 
     Raises:
+        TypeError: One text or message is given in place of a list.
         ValueError: There are no messages, no chat template, or tools for a template that cannot show them.
     """
+    if isinstance(messages, str | Mapping):
+        msg = "A chat is a list of messages with `role` and `content`, not one text or message."
+        raise TypeError(msg)
     if not messages:
         msg = "There are no messages to answer."
         raise ValueError(msg)
@@ -94,8 +99,8 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Map
 
 
 def _apply(tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
-    extra = {"tools": tools} if tools else {}
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **extra))
+    options = {"enable_thinking": False, **({"tools": tools} if tools else {})}
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
 
 
 def text_of(content: Any) -> str:

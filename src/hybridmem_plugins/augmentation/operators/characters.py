@@ -49,7 +49,8 @@ def ocr_confusions(text: str, severity: float, rng: random.Random) -> list[Chang
 _SPACE = re.compile(" ")
 _ANY_WORD = re.compile(r"\w+")
 _JOINED = re.compile("ff[il]?|f[il]")
-_LONG_WORD = re.compile(r"[^\W\d_]{7,}")
+# Latin, Greek and Cyrillic: other scripts are not hyphenated.
+_LONG_WORD = re.compile("[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370-\u0373\u0386-\u04ff]{7,}")
 
 
 @operator("characters", unit="words of seven letters or more", typical=0.1)

@@ -9,7 +9,9 @@ from hybridmem_plugins.augmentation.edits import Change
 from hybridmem_plugins.augmentation.operators.markdown import tables
 from hybridmem_plugins.augmentation.operators.registry import insertion, operator, pick
 
-SENTENCE = re.compile(r"\S[^.!?\n]*(?:[.!?](?!\s|$)[^.!?\n]*)*[.!?]?")
+# A full stop of Chinese, Japanese, Hindi, Arabic or Urdu ends a sentence also where no space follows.
+_WITHIN = "[^.!?。！？।؟۔\\n]*"
+SENTENCE = re.compile(rf"\S{_WITHIN}(?:[.!?](?!\s|$){_WITHIN})*(?:[.!?]|[。！？।؟۔][」』”]?)?")
 _SPACE = re.compile(r"\s")
 
 
