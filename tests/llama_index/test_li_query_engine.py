@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 from llama_index.core import MockEmbedding, VectorStoreIndex
@@ -10,15 +11,17 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 from llama_index.core.base.response.schema import AsyncStreamingResponse, StreamingResponse
 from llama_index.core.bridge.pydantic import Field
-from llama_index.core.callbacks import CallbackManager
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler
+from llama_index.core.chat_engine import CondenseQuestionChatEngine
 from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata, MockLLM
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.query_engine import RouterQueryEngine
 from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
 from llama_index.core.tools import QueryEngineTool
 
-from hybridmem_plugins import HybridMemorySystem
+from hybridmem_plugins import HybridMemory, HybridMemorySystem
+from hybridmem_plugins.augmentation.templates import ABSTENTION
 from hybridmem_plugins.llama_index import FinetunedLLM, HybridQueryEngine, HybridRetriever
 from hybridmem_plugins.system import as_chat_model
 
@@ -72,11 +75,13 @@ def test_the_engine_answers_with_numbered_and_cited_nodes(retriever) -> None:
     assert not response.metadata["abstained"]
 
 
-def test_a_callback_manager_is_told_of_the_query(retriever) -> None:
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_callback_manager_is_told_of_the_query(retriever, streaming: bool) -> None:
     traces: list[str | None] = []
+    events: list[Any] = []
 
     class Handler(BaseCallbackHandler):
-        """Keeps the names of traces."""
+        """Keeps the names of traces, and the queries."""
 
         def start_trace(self, trace_id=None):
             traces.append(trace_id)
@@ -88,11 +93,13 @@ def test_a_callback_manager_is_told_of_the_query(retriever) -> None:
             return event_id
 
         def on_event_end(self, event_type, payload=None, event_id="", **kwargs):
-            pass
+            if event_type == CBEventType.QUERY:
+                events.append(payload[EventPayload.RESPONSE])
 
     manager = CallbackManager([Handler([], [])])
-    HybridQueryEngine.from_args(retriever, Saying(), callback_manager=manager).query(QUESTION)
-    assert traces == ["query"]
+    engine = HybridQueryEngine.from_args(retriever, Saying(), streaming=streaming, callback_manager=manager)
+    assert [engine.query(QUESTION), await engine.aquery(QUESTION)] == events
+    assert traces == ["query", "query"]
 
 
 async def test_async_is_the_same(retriever) -> None:
@@ -179,10 +186,12 @@ def test_a_stream_behind_a_router_keeps_its_verdict(retriever) -> None:
     assert response.metadata["selector_result"]
 
 
-async def test_streams_fill_in_sources_and_metadata_at_their_end(retriever) -> None:
+async def test_streams_tell_their_sources_at_once_and_what_is_cited_at_their_end(retriever) -> None:
     engine = HybridQueryEngine.from_args(retriever, Saying(), streaming=True)
     response = engine.query(QUESTION)
     assert isinstance(response, StreamingResponse)
+    assert [n.node.metadata["number"] for n in response.source_nodes] == [1, 2, 3]
+    assert not any(n.node.metadata["cited"] for n in response.source_nodes)
     pieces = list(response.response_gen)
     assert len(pieces) == len(ANSWER)
     assert "".join(pieces) == ANSWER
@@ -190,8 +199,24 @@ async def test_streams_fill_in_sources_and_metadata_at_their_end(retriever) -> N
     assert response.metadata["answer"] == ANSWER
     again = await engine.aquery(QUESTION)
     assert isinstance(again, AsyncStreamingResponse)
+    assert len(again.source_nodes) == 3
     assert "".join([piece async for piece in again.async_response_gen()]) == ANSWER
     assert again.metadata["citations"]
+
+
+def test_a_streaming_chat_over_the_engine_keeps_its_sources(retriever) -> None:
+    engine = HybridQueryEngine.from_args(retriever, Saying(), streaming=True)
+    told = CondenseQuestionChatEngine.from_defaults(engine, llm=Saying()).stream_chat(QUESTION)
+    assert "".join(told.response_gen) == ANSWER
+    assert [n.node.node_id for n in told.source_nodes if n.node.metadata["cited"]] == ["engine"]
+
+
+async def test_a_stream_of_what_nothing_is_known_about_says_so() -> None:
+    with HybridMemory() as memory:
+        engine = HybridQueryEngine.from_args(memory, Saying(), streaming=True)
+        assert engine.query(QUESTION).get_response().response == ABSTENTION
+        again = await engine.aquery(QUESTION)
+        assert [piece async for piece in again.async_response_gen()] == [ABSTENTION]
 
 
 def test_the_llm_is_sent_the_template_of_training(retriever) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,8 @@ from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse, Response, StreamingResponse
-from llama_index.core.callbacks.base import CallbackManager
+from llama_index.core.callbacks.base import CallbackManager, EventContext
+from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
@@ -20,7 +22,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from hybridmem_plugins.llama_index.llm import FinetunedLLM
 from hybridmem_plugins.llama_index.nodes import PROVENANCE, to_node
 from hybridmem_plugins.llama_index.question import question_of
-from hybridmem_plugins.system.answer import Answer
+from hybridmem_plugins.system.answer import Answer, Source
 from hybridmem_plugins.system.hybrid_system import HybridMemorySystem
 from hybridmem_plugins.system.models import LocalChat, Messages, Reply, estimate_tokens
 
@@ -35,8 +37,8 @@ class HybridQueryEngine(BaseQueryEngine):
 
     Args:
         system: What answers.
-        streaming: Return a `StreamingResponse` of the model's reply; its metadata is complete once it is read, and
-            `abstained` is None before.
+        streaming: Return a `StreamingResponse` of the model's reply. Which sources are cited, and the metadata, are
+            known once it is read; `abstained` is None before.
         callback_manager: As for every query engine.
     """
 
@@ -84,20 +86,35 @@ class HybridQueryEngine(BaseQueryEngine):
         return {}
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        question, system, found = self._asked(query_bundle)
-        if not self.streaming:
-            return to_response(system.query(question), found)
-        told, nodes = _unread(), list[NodeWithScore]()
-        pieces = _texts(system.stream(question), told, nodes, found)
-        return StreamingResponse(pieces, source_nodes=nodes, metadata=told)
+        with self._telling(query_bundle) as event:
+            question, system, found = self._asked(query_bundle)
+            response: RESPONSE_TYPE
+            if self.streaming:
+                turn = system._prepared(question, None, "auto")
+                told = _Told(turn.sources, found)
+                response = StreamingResponse(told.texts(system._streamed(turn)), told.nodes, told.metadata)
+            else:
+                response = to_response(system.query(question), found)
+            event.on_end(payload={EventPayload.RESPONSE: response})
+        return response
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        question, system, found = self._asked(query_bundle)
-        if not self.streaming:
-            return to_response(await system.aquery(question), found)
-        told, nodes = _unread(), list[NodeWithScore]()
-        pieces = _atexts(system.astream(question), told, nodes, found)
-        return AsyncStreamingResponse(pieces, source_nodes=nodes, metadata=told)
+        with self._telling(query_bundle) as event:
+            question, system, found = self._asked(query_bundle)
+            response: RESPONSE_TYPE
+            if self.streaming:
+                turn = await system._aprepared(question, None, "auto")
+                told = _Told(turn.sources, found)
+                response = AsyncStreamingResponse(told.atexts(system._astreamed(turn)), told.nodes, told.metadata)
+            else:
+                response = to_response(await system.aquery(question), found)
+            event.on_end(payload={EventPayload.RESPONSE: response})
+        return response
+
+    def _telling(self, query_bundle: QueryBundle) -> AbstractContextManager[EventContext]:
+        """Tell the callback manager of a query, as LlamaIndex's own query engines do."""
+        asked: dict[str, Any] = {EventPayload.QUERY_STR: query_bundle.query_str}
+        return self.callback_manager.event(CBEventType.QUERY, payload=asked)
 
     def _asked(self, query_bundle: QueryBundle) -> tuple[str, HybridMemorySystem, dict[str, BaseNode]]:
         """Return the question, who answers it, and where the nodes will be that are found for it.
@@ -136,23 +153,58 @@ class _Asked:
         return found
 
 
+class _Told:
+    """What a streamed response says beside its text: the sources at once, and what is known at its end then."""
+
+    def __init__(self, sources: Sequence[Source], found: Mapping[str, BaseNode]) -> None:
+        self.nodes, self._found, self._written = source_nodes(sources, (), found), found, False
+        # Not empty, as LlamaIndex's routers take an empty dict for none and put their own into its place.
+        self.metadata: dict[str, Any] = {"abstained": None}
+
+    def texts(self, pieces: Iterator[str | Answer]) -> Generator[str, None, None]:
+        """Yield the text, and at its end fill in what the response says of the answer."""
+        for piece in pieces:
+            if text := self._heard(piece):
+                yield text
+
+    async def atexts(self, pieces: AsyncIterator[str | Answer]) -> AsyncGenerator[str, None]:
+        """Do as `texts`."""
+        async for piece in pieces:
+            if text := self._heard(piece):
+                yield text
+
+    def _heard(self, piece: str | Answer) -> str:
+        if isinstance(piece, str):
+            self._written = True
+            return piece
+        self.metadata.update(metadata_of(piece))
+        # In the nodes themselves: a chat engine has put them into a list of its own.
+        for node, known in zip(self.nodes, source_nodes(piece.sources, piece.citations, self._found), strict=True):
+            node.node.metadata = known.node.metadata
+        return "" if self._written else piece.text  # of nothing, the model is not asked
+
+
 def to_response(answer: Answer, found: Mapping[str, BaseNode] | None = None) -> Response:
     """Return an answer as a response with its sources; see `source_nodes`."""
-    return Response(answer.text, source_nodes=source_nodes(answer, found), metadata=metadata_of(answer))
+    nodes = source_nodes(answer.sources, answer.citations, found or {})
+    return Response(answer.text, source_nodes=nodes, metadata=metadata_of(answer))
 
 
-def source_nodes(answer: Answer, found: Mapping[str, BaseNode] | None = None) -> list[NodeWithScore]:
+def source_nodes(
+    sources: Sequence[Source], citations: Collection[int], found: Mapping[str, BaseNode]
+) -> list[NodeWithScore]:
     """Return what the model read as nodes, in the order of their numbers.
 
     Args:
-        answer: With its sources.
+        sources: What it read.
+        citations: Numbers of those that the answer cites.
         found: The nodes that these come from, by id; they stay as they are. Others are made from the passages.
     """
     nodes = []
-    for source in answer.sources:
+    for source in sources:
         passage = source.passage if source.passage.id else replace(source.passage, id=str(uuid.uuid4()))
-        node = (found or {}).get(str(passage.id)) or to_node(passage)
-        told = {"number": source.number, "cited": source.number in answer.citations, "kind": source.kind}
+        node = found.get(str(passage.id)) or to_node(passage)
+        told = {"number": source.number, "cited": source.number in citations, "kind": source.kind}
         added: dict[str, Any] = {key: value for key, value in told.items() if key not in node.metadata}
         added[PROVENANCE] = {**source.provenance, **told}
         update: dict[str, Any] = {"metadata": {**node.metadata, **added}}
@@ -169,35 +221,6 @@ def metadata_of(answer: Answer) -> dict[str, Any]:
     """Return what a response says of its answer beside text and nodes."""
     told = answer.to_dict()
     return {k: told[k] for k in ("citations", "facts", "abstained", "reason", "faithful", "route", "timings", "answer")}
-
-
-def _unread() -> dict[str, Any]:
-    # Not empty, as LlamaIndex's routers take an empty dict for none and put their own into its place.
-    return {"abstained": None}
-
-
-def _texts(
-    pieces: Iterator[str | Answer], told: dict[str, Any], nodes: list[NodeWithScore], found: Mapping[str, BaseNode]
-) -> Generator[str, None, None]:
-    """Yield the text, and at its end fill in what the response says of the answer."""
-    for piece in pieces:
-        if isinstance(piece, str):
-            yield piece
-        else:
-            told.update(metadata_of(piece))
-            nodes += source_nodes(piece, found)
-
-
-async def _atexts(
-    pieces: AsyncIterator[str | Answer], told: dict[str, Any], nodes: list[NodeWithScore], found: Mapping[str, BaseNode]
-) -> AsyncGenerator[str, None]:
-    """Do as `_texts`."""
-    async for piece in pieces:
-        if isinstance(piece, str):
-            yield piece
-        else:
-            told.update(metadata_of(piece))
-            nodes += source_nodes(piece, found)
 
 
 class _Finetuned(LocalChat):

@@ -21,7 +21,7 @@ from hybridmem_plugins.memory.validation import positive
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.retrieval.asking import check_question
 from hybridmem_plugins.retrieval.model import Fact, Hit, Route
-from hybridmem_plugins.system.answer import Answer
+from hybridmem_plugins.system.answer import Answer, Source
 from hybridmem_plugins.system.citing import find_support, is_polar, split_marks
 from hybridmem_plugins.system.models import Asked, LocalChat, PassageReader, ReadingMode, Reply, as_chat_model
 from hybridmem_plugins.system.retrievers import afacts_about, as_retriever, facts_about
@@ -240,7 +240,9 @@ class HybridMemorySystem:
             Pieces of the model's reply, and last the whole `Answer`, in which citations are checked. Where each passage
             is read alone the reply comes in one piece, once it is chosen.
         """
-        turn = self._prepared(question, filter, route)
+        yield from self._streamed(self._prepared(question, filter, route))
+
+    def _streamed(self, turn: _Turn) -> Iterator[str | Answer]:
         if turn.context is not None and (reader := self._reader) is not None:
             with turn.stage("generation"):
                 turn.reply = reader.reply_each([turn.asked])[0]
@@ -271,7 +273,10 @@ class HybridMemorySystem:
         route: Route = "auto",
     ) -> AsyncIterator[str | Answer]:
         """Do as `stream`, without blocking the event loop."""
-        turn = await self._aprepared(question, filter, route)
+        async for piece in self._astreamed(await self._aprepared(question, filter, route)):
+            yield piece
+
+    async def _astreamed(self, turn: _Turn) -> AsyncIterator[str | Answer]:
         reader = await asyncio.to_thread(lambda: self._reader) if turn.context is not None else None
         if reader is not None:
             with turn.stage("generation"):
@@ -416,6 +421,10 @@ class _Turn:
     reply: Reply = field(default_factory=lambda: Reply(""))
     reason: str = ""
     timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return self.context.sources if self.context is not None else ()
 
     @property
     def messages(self) -> list[dict[str, str]]:
