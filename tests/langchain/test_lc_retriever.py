@@ -216,6 +216,7 @@ async def test_add_replace_delete(retriever: HybridRetriever) -> None:
     ids = retriever.add_documents([Document(page_content="Neon glows red.", metadata={"title": "Neon"})])
     assert retriever.add_documents([Document(page_content="Neon glows red.", metadata={"title": "Neon"})]) == ids
     assert len(retriever.memory) == 7
+    assert retriever.add_documents((Document(page_content="Neon glows red.") for _ in ids), (one for one in ids)) == ids
     assert retriever.invoke("What glows red?", k=1)[0].id == ids[0]
     assert (
         await retriever.aadd_documents([Document(page_content="Neon glows.", metadata={"title": "Neon"})], ids) == ids

@@ -61,7 +61,12 @@ async def test_filters_and_any_k(store: HnswVectorStore) -> None:
     for allowed in ({"tenant": "a"}, lambda metadata: metadata["tenant"] == "a"):
         found = store.similarity_search("fruit", k=50, filter=allowed)
         assert sorted(str(doc.id) for doc in found) == ["d0", "d2", "d4"]
-        assert found == await store.asimilarity_search("fruit", k=50, filter=allowed)
+        assert found == await store.asimilarity_search("fruit", 50, allowed)
+        assert await store.asimilarity_search_with_score("fruit", 2, allowed) == store.similarity_search_with_score(
+            "fruit", 2, allowed
+        )
+        diverse = store.max_marginal_relevance_search("fruit", 2, 20, 0.5, allowed)
+        assert await store.amax_marginal_relevance_search("fruit", 2, 20, 0.5, allowed) == diverse
         assert store.as_retriever(search_kwargs={"filter": allowed, "k": 9}).invoke("fruit") == found
     assert store.similarity_search("fruit", filter={"tenant": "c"}) == []
     with pytest.raises(ValueError, match="near"):

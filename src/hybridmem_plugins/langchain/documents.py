@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from langchain_core.documents import Document
@@ -16,7 +16,7 @@ RESERVED = "_hybridmem"
 
 def to_passages(
     documents: Iterable[Document],
-    ids: Sequence[str] | None = None,
+    ids: Iterable[str | None] | None = None,
     *,
     title_key: str | None = "title",
     score_key: str | None = None,
@@ -43,18 +43,17 @@ def to_passages(
     if isinstance(ids, str):
         msg = "ids must be a list of strings, not one string"
         raise TypeError(msg)
-    if ids is not None and len(ids) != len(listed):
-        msg = f"{len(ids)} ids for {len(listed)} documents: give one id a document"
+    given = [None] * len(listed) if ids is None else list(ids)
+    if len(given) != len(listed):
+        msg = f"{len(given)} ids for {len(listed)} documents: give one id a document"
         raise ValueError(msg)
     passages = []
-    for position, document in enumerate(listed):
+    for position, (document, own) in enumerate(zip(listed, given, strict=True)):
         if not isinstance(document, Document):
             msg = f"document {position} is a {type(document).__name__}, not a Document"
             raise TypeError(msg)
         metadata = _stored_metadata(document.metadata, score_key, provenance_key)
-        identity = document.id if ids is None else ids[position]
-        if identity is None:
-            identity = document.id
+        identity = document.id if own is None else own
         title = metadata.get(title_key) if title_key is not None else None
         title = str(title) if isinstance(title, str | int | float) and str(title).strip() else None
         passages.append(Passage(document.page_content, title=title, id=identity, metadata=metadata))
@@ -69,7 +68,9 @@ def to_document(passage: Passage, title_key: str | None = None) -> Document:
     return Document(id=passage.id, page_content=passage.text, metadata=metadata)
 
 
-def texts_to_documents(texts: Iterable[str], metadatas: Sequence[dict[str, Any]] | None = None) -> list[Document]:
+def texts_to_documents(
+    texts: Iterable[str], metadatas: Iterable[dict[str, Any] | None] | None = None
+) -> list[Document]:
     """Return texts as documents.
 
     Raises:
@@ -80,16 +81,16 @@ def texts_to_documents(texts: Iterable[str], metadatas: Sequence[dict[str, Any]]
         msg = "texts must be a list of strings, not one string"
         raise TypeError(msg)
     listed = list(texts)
-    if metadatas is not None and len(metadatas) != len(listed):
-        msg = f"{len(metadatas)} metadatas for {len(listed)} texts: give one a text"
+    given = [None] * len(listed) if metadatas is None else list(metadatas)
+    if len(given) != len(listed):
+        msg = f"{len(given)} metadatas for {len(listed)} texts: give one a text"
         raise ValueError(msg)
     documents = []
-    for position, text in enumerate(listed):
+    for position, (text, metadata) in enumerate(zip(listed, given, strict=True)):
         if not isinstance(text, str):
             msg = f"text {position} is a {type(text).__name__}, not a string"
             raise TypeError(msg)
-        metadata = {} if metadatas is None else dict(metadatas[position] or {})
-        documents.append(Document(page_content=text, metadata=metadata))
+        documents.append(Document(page_content=text, metadata=dict(metadata or {})))
     return documents
 
 

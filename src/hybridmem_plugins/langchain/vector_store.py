@@ -309,36 +309,57 @@ class HnswVectorStore(VectorStore):
         store = self.memory.store
         return _plain(nearest_diverse(store, embedding, k, filter, fetch_k=fetch_k, lambda_mult=lambda_mult))
 
-    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+    async def asimilarity_search(
+        self,
+        query: str,
+        k: int = 4,
+        filter: Filter | None = None,  # noqa: A002
+    ) -> list[Document]:
         """Do as `similarity_search`, without blocking the event loop."""
-        return await self.asimilarity_search_by_vector(await self._avector(query), k, **kwargs)
+        return await self.asimilarity_search_by_vector(await self._avector(query), k, filter)
 
     async def asimilarity_search_with_score(
-        self, query: str, k: int = 4, **kwargs: Any
+        self,
+        query: str,
+        k: int = 4,
+        filter: Filter | None = None,  # noqa: A002
     ) -> list[tuple[Document, float]]:
         """Do as `similarity_search_with_score`, without blocking the event loop."""
         vector = await self._avector(query)
-        return _scored(await asyncio.to_thread(partial(nearest, self.memory.store, vector, k, **kwargs)))
+        return _scored(await asyncio.to_thread(nearest, self.memory.store, vector, k, filter))
 
     async def asimilarity_search_by_vector(
-        self, embedding: Sequence[float], k: int = 4, **kwargs: Any
+        self,
+        embedding: Sequence[float],
+        k: int = 4,
+        filter: Filter | None = None,  # noqa: A002
     ) -> list[Document]:
         """Do as `similarity_search_by_vector`, without blocking the event loop."""
-        return await asyncio.to_thread(partial(self.similarity_search_by_vector, embedding, k, **kwargs))
+        return await asyncio.to_thread(self.similarity_search_by_vector, embedding, k, filter)
 
     async def amax_marginal_relevance_search(
-        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,  # noqa: A002
     ) -> list[Document]:
         """Do as `max_marginal_relevance_search`, without blocking the event loop."""
         vector = await self._avector(query)
-        return await self.amax_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+        return await self.amax_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, filter)
 
     async def amax_marginal_relevance_search_by_vector(
-        self, embedding: Sequence[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+        self,
+        embedding: Sequence[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,  # noqa: A002
     ) -> list[Document]:
         """Do as `max_marginal_relevance_search_by_vector`, without blocking the event loop."""
         search = self.max_marginal_relevance_search_by_vector
-        return await asyncio.to_thread(partial(search, embedding, k, fetch_k, lambda_mult, **kwargs))
+        return await asyncio.to_thread(search, embedding, k, fetch_k, lambda_mult, filter)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         # LangChain's relevance lies between 0 and 1; what points away from the question has none.
