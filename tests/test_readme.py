@@ -1,10 +1,12 @@
 """The README's examples run as they stand."""
 
 import re
+import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,3 +47,22 @@ def test_the_examples_folder_runs(tmp_path: Path) -> None:
             continue
         done = subprocess.run([sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{example.name}: {done.stderr}"
+
+
+@pytest.mark.parametrize("urls", [{}, {"Repository": "https://example.org/us"}])
+def test_the_description_of_the_package_has_no_link_that_leads_nowhere(urls: dict[str, str], monkeypatch) -> None:
+    interface = SimpleNamespace(MetadataHookInterface=object)
+    monkeypatch.setitem(sys.modules, "hatchling.metadata.plugin.interface", interface)  # a build has it, a test not
+    hook = runpy.run_path(str(ROOT / "hatch_build.py"))["ReadmeHook"]
+    metadata = {"urls": urls}
+    hook.update(SimpleNamespace(root=str(ROOT)), metadata)
+    targets = re.findall(r"\]\(([^)]+)\)", metadata["readme"]["text"])
+    assert all(target.startswith("https://") for target in targets)
+    assert bool(targets) == bool(urls)
+    assert "five-minute start" in metadata["readme"]["text"]
+
+
+def test_links_lead_to_files_that_are_there() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(targets) > 10
+    assert [target for target in targets if not (ROOT / target).exists()] == []
