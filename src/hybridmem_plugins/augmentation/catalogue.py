@@ -61,6 +61,15 @@ Every kind of noise that `NoisyContextAugmenter` makes. Each operator is seeded,
 After noising, the answer is looked for again. If it is gone, the target becomes the abstention; if a false version was
 planted beside the true one, the target reports the disagreement; planted instructions are never obeyed.
 
+```text
+NoisyContextAugmenter(seed=0, rates={"typos": 0.5, "contradiction": 0.2}, severity={"typos": 0.1}, size=5,
+                      mix={"noisy": 0.6, "clean": 0.15, "no_gold": 0.15, "empty": 0.1})
+```
+
+`rates` replace the default ones: operators that you do not name are off. `severity` is one number for all, or one each.
+`mix` is the share of each kind of row: gold among noise (`noisy`), gold alone and untouched (`clean`), noise without the
+gold (`no_gold`), nothing retrieved (`empty`); the shares above are the default ones.
+
 ## All operators
 
 *Severity* is the share of these units that are changed, and how large it is where you set none. *Rate* is the default
