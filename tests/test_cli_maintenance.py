@@ -55,6 +55,16 @@ def test_export_and_import_give_the_same_memory(folder: Path, tmp_path: Path) ->
         assert copy.search("Who is Ada?") == original.search("Who is Ada?")
 
 
+def test_passages_go_through_a_pipe(folder: Path, tmp_path: Path) -> None:
+    lines = runner.invoke(app, ["export", str(folder), "-"]).stdout
+    result = runner.invoke(app, ["import", str(tmp_path / "copy"), "-"], input=lines)
+    assert "3 passages read from standard input" in result.output
+    with HybridMemory(path=tmp_path / "copy") as copy:
+        assert copy.get(["a", "b", "c/../d"]) == PASSAGES
+    result = runner.invoke(app, ["import", str(tmp_path / "copy"), "-"], input="{}")
+    assert "standard input, line 1: no passage" in result.output
+
+
 def test_export_to_standard_output(folder: Path) -> None:
     lines = [json.loads(line) for line in run("export", folder, "--vectors").split("\n") if line]
     assert [line["id"] for line in lines] == ["a", "b", "c/../d"]

@@ -41,7 +41,7 @@ ROOM_COMMANDS = {
 """Commands of other rooms: the name, which is that of the function too (`import_` for `import`), and its module."""
 
 BATCH = 1000
-"""Passages that are stored in one step while indexing; what is stored stays when the rest is interrupted."""
+"""Passages that `index` and `import` store in one step; what is stored stays when the rest is interrupted."""
 
 LOOK_AHEAD = 16
 """Numbers after a document's last passage that are tried at once when looking for outdated ones."""
@@ -270,7 +270,7 @@ def query(
     """Find the passages that answer a question, and show why each was found."""
     from hybridmem_plugins import cli_views
 
-    conditions = _parse_filter(filter_)
+    conditions = parse_filter(filter_)
     if explain or html or png:
         with open_memory(folder) as opened:
             explanation = opened.explain(question, k=k, filter=conditions, route=cast(Any, route))
@@ -285,7 +285,12 @@ def query(
         cli_views.print_hits(question, hits, total)
 
 
-def _parse_filter(text: str | None) -> dict[str, Any] | None:
+def parse_filter(text: str | None) -> dict[str, Any] | None:
+    """Read the JSON of a `--filter`; None stays None.
+
+    Raises:
+        typer.BadParameter: It is no JSON object.
+    """
     if text is None:
         return None
     try:

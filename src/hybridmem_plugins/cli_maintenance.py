@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
 
-from hybridmem_plugins.cli import existing_folder, folder
+from hybridmem_plugins.cli import BATCH, existing_folder, folder, parse_filter
 from hybridmem_plugins.errors import MemoryFormatError
 
-BATCH = 1000
-"""Lines that `import` stores in one step; what is stored stays when the rest is interrupted."""
+STANDARD = Path("-")
+"""Stands for the standard input or output where a file is named."""
+
+
+def readable_file(text: str) -> Path:
+    """Turn the text of a parameter into the path of a file to read, or into `STANDARD`.
+
+    Raises:
+        typer.BadParameter: A folder, or nothing of that name.
+    """
+    if Path(text) == STANDARD:
+        return STANDARD
+    if not os.path.exists(text):
+        msg = f"{text} does not exist"
+        raise typer.BadParameter(msg)
+    if os.path.isdir(text):
+        msg = f"{text} is a folder, and a file is needed"
+        raise typer.BadParameter(msg)
+    return Path(text)
+
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=existing_folder, help="Folder of the memory.")]
 
@@ -34,11 +53,13 @@ def check(folder: Folder) -> None:
 
 def export(
     folder: Folder,
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to; left out, standard output.")] = None,
+    file: Annotated[
+        Path, typer.Argument(metavar="[FILE]", help="Where to; left out or -, standard output.")
+    ] = STANDARD,
     vectors: Annotated[bool, typer.Option("--vectors", help="Add the vectors.")] = False,
 ) -> None:
     """Write all passages as JSON lines with id, title, text and metadata; of a damaged memory, what can be read."""
-    target: Path | IO[str] = sys.stdout if file is None else file
+    target: Path | IO[str] = sys.stdout if file == STANDARD else file
     try:
         with _opened(folder, read_only=None) as store:
             count = store.export(target, vectors=vectors)
@@ -52,13 +73,13 @@ def export(
         typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
         typer.echo(f"{count:,} passages could be read and were written.", err=True)
         raise typer.Exit(1) from error
-    if file is not None:
+    if file != STANDARD:
         typer.echo(f"{count:,} passages written to {file}.", err=True)  # the file may be standard output
 
 
 def import_(
     folder: Annotated[Path, typer.Argument(metavar="DIR", parser=folder, help="Folder; made if it is not there.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="JSON lines.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", parser=readable_file, help="JSON lines; -, standard input.")],
 ) -> None:
     """Read what `export` wrote; passages of the same id are replaced, so that it can be run again after a stop."""
     from hybridmem_plugins import HybridMemory
@@ -73,7 +94,7 @@ def import_(
     except BaseException:
         typer.echo(f"Stopped: {stored:,} passages are stored; import again to go on.", err=True)
         raise
-    typer.echo(f"{stored:,} passages read from {file}; {folder} holds {total:,}.")
+    typer.echo(f"{stored:,} passages read from {_name(file)}; {folder} holds {total:,}.")
 
 
 def delete(
@@ -84,7 +105,7 @@ def delete(
     ] = None,
 ) -> None:
     """Forget passages by id, by filter, or both."""
-    conditions = _conditions(filter_)
+    conditions = parse_filter(filter_)
     if not ids and conditions is None:
         msg = "say what to forget: --id ID or --filter JSON"
         raise typer.BadParameter(msg)
@@ -122,26 +143,12 @@ def _opened(folder: Path, *, read_only: bool | None = False) -> Any:
     return closing(MemoryStore(folder, graph=KnowledgeGraph(), read_only=read_only))
 
 
-def _conditions(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        conditions = json.loads(text)
-    except ValueError as error:
-        msg = f"not JSON ({error})"
-        raise typer.BadParameter(msg, param_hint="--filter") from error
-    if not isinstance(conditions, dict):
-        msg = """a JSON object is needed, such as '{"tenant": "a"}'"""
-        raise typer.BadParameter(msg, param_hint="--filter")
-    return conditions
-
-
 def _batches(file: Path) -> Iterator[list[Any]]:
     from hybridmem_plugins import Passage
     from hybridmem_plugins.memory.validation import check_passages
 
     batch: dict[str | int, Passage] = {}
-    with file.open("rb") as lines:
+    with nullcontext(sys.stdin.buffer) if file == STANDARD else file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -152,7 +159,7 @@ def _batches(file: Path) -> Iterator[list[Any]]:
                 check_passages([passage])  # as adding does later, when the line is no longer known
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 reason = str(error).replace("passage 0", "the passage", 1)
-                msg = f"{file}, line {number}: no passage as `hybridmem export` writes it ({reason})"
+                msg = f"{_name(file)}, line {number}: no passage as `hybridmem export` writes it ({reason})"
                 raise ValueError(msg) from error
             batch[number if passage.id is None else passage.id] = passage
             if len(batch) >= BATCH:
@@ -160,3 +167,7 @@ def _batches(file: Path) -> Iterator[list[Any]]:
                 batch = {}
     if batch:
         yield list(batch.values())
+
+
+def _name(file: Path) -> str:
+    return "standard input" if file == STANDARD else str(file)
