@@ -53,9 +53,7 @@ def check(folder: Folder) -> None:
 
 def export(
     folder: Folder,
-    file: Annotated[
-        Path, typer.Argument(metavar="[FILE]", help="Where to; left out or -, standard output.")
-    ] = STANDARD,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; left out or -, standard output.")] = STANDARD,
     vectors: Annotated[bool, typer.Option("--vectors", help="Add the vectors.")] = False,
 ) -> None:
     """Write all passages as JSON lines with id, title, text and metadata; of a damaged memory, what can be read."""

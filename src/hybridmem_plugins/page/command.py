@@ -19,7 +19,7 @@ def serve(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DIR]", parser=as_folder, help="Folder of the memory; without it, a small sample corpus."
+            metavar="DIR", parser=as_folder, help="Folder of the memory; without it, a small sample corpus."
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = PORT,
