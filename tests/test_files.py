@@ -15,6 +15,7 @@ from hybridmem_plugins.extraction import chunks, files, read_html, read_markdown
 from hybridmem_plugins.extraction.chunks import Block, count_words, pack
 from hybridmem_plugins.extraction.files import SUFFIXES, read_passages
 from hybridmem_plugins.extraction.read_html import html_parts
+from hybridmem_plugins.extraction.read_markdown import markdown_parts
 from hybridmem_plugins.passage import Passage
 
 
@@ -177,6 +178,20 @@ def test_long_html_row_takes_linear_time(cell: str) -> None:
     parts = html_parts("<table><tr>" + cell * 50_000 + "<td>b<td>c</table>")[1]
     assert time.process_time() - started < 5
     assert parts[0].text.endswith("b | c")
+
+
+@pytest.mark.parametrize("opened", ["<?x", "</", "<x "])
+def test_html_of_much_markup_without_an_end_takes_linear_time(opened: str) -> None:
+    started = time.process_time()
+    assert html_parts("<p>Seen.</p>" + opened * 100_000)[1][0].text == "Seen."
+    assert time.process_time() - started < 3
+
+
+@pytest.mark.parametrize("head", ["# Title " + "{#a" * 100_000, "---\ntitle: a" + " " * 30_000 + "b\n---\nx"])
+def test_odd_titles_of_markdown_take_linear_time(head: str) -> None:
+    started = time.process_time()
+    markdown_parts(f"{head}\n\nText.", 180)
+    assert time.process_time() - started < 3
 
 
 def test_html_of_many_comments_without_an_end_takes_linear_time() -> None:

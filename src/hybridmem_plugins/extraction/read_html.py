@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 from hybridmem_plugins.extraction.chunks import Block, Heading
@@ -34,8 +35,11 @@ def html_parts(text: str) -> tuple[str | None, list[Heading | Block]]:
     ('Notes', [Heading(level=1, text='Flash'), Block(text='See [Intel](intel.html).', whole=False)])
     """
     reader = _Reader()
-    reader.feed(text)
+    # Beyond the last `>` no markup ends, and the parser would look for its end from each `<` there.
+    closed = text.rfind(">") + 1
+    reader.feed(text[:closed])
     reader.close()
+    reader.handle_data(unescape(text[closed:]))
     reader.flush()
     title = reader.title or next((p.text for p in reader.parts if isinstance(p, Heading) and p.level == 1), None)
     return title, reader.parts

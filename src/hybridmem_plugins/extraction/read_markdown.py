@@ -19,8 +19,8 @@ from hybridmem_plugins.extraction.read_html import html_parts
 __all__ = ["markdown_parts"]
 
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(\s*[\w-]+\s*[:=].*?\n)(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_FRONT_TITLE = re.compile(r"^title\s*[:=]\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
-_ANCHOR = re.compile(r"\s*\{[#.:][^}]*\}\s*$")
+_FRONT_TITLE = re.compile(r"^title\s*[:=]\s*(.+)$", re.MULTILINE | re.IGNORECASE)
+_ANCHOR = re.compile(r"\s*\{[#.:][^}]*\}$")
 _REFERENCE = re.compile(r"(?<!\[)\[([^\[\]]+)\](?:\[([^\[\]]*)\])?(?![\[(:\]])")
 _CONTAINERS = {"bullet_list", "ordered_list", "list_item", "blockquote"}
 _WHOLE = {"fence", "code_block", "table"}
@@ -60,7 +60,7 @@ def _split_front_matter(text: str) -> tuple[str | None, str]:
     if found is None:
         return None, text
     title = _FRONT_TITLE.search(found[2])
-    return (title[1].strip("\"'") or None) if title else None, text[found.end() :]
+    return (title[1].strip().strip("\"'") or None) if title else None, text[found.end() :]
 
 
 def _parts(
@@ -70,7 +70,7 @@ def _parts(
         if child.map is None:
             continue
         if child.type == "heading" and node.type == "root":
-            heading = _ANCHOR.sub("", _plain(child.children[0].content, references))
+            heading = _without_anchor(_plain(child.children[0].content, references))
             if heading:
                 yield Heading(int(child.tag[1]), heading)
             continue
@@ -94,6 +94,14 @@ def _plain(heading: str, references: Mapping[str, Mapping[str, str]]) -> str:
         if token.type in {"text", "text_special", "code_inline", "image", "softbreak", "hardbreak"}
     )
     return " ".join("".join(words).split())
+
+
+def _without_anchor(heading: str) -> str:
+    """Leave out `{#anchor}` or `{.class}` at a heading's end."""
+    if not heading.endswith("}"):
+        return heading
+    found = _ANCHOR.search(heading, heading.rfind("}", 0, -1) + 1)  # each `{` before would be followed to the end
+    return heading[: found.start()] if found else heading
 
 
 def _resolve(source: str, references: Mapping[str, Mapping[str, str]]) -> str:
