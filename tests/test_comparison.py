@@ -47,7 +47,10 @@ class Fixed:
         self.asked, self.reading_each = 0, reading_each
 
     def tokenizer(self, text: str, **_: Any) -> dict[str, list[int]]:
-        return {"input_ids": list(range(len(text.split())))}
+        return {"input_ids": self.tokens(text)}
+
+    def tokens(self, text: str) -> list[int]:
+        return list(range(len(text.split())))
 
     def caution_bias(self, adapter: str) -> dict[int, float]:
         return {}
@@ -95,6 +98,14 @@ def test_ones_own_folder_is_read(folder: Path) -> None:
     assert third.answers == ()
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\tengine\t1.0\n1\tbread\t0.0\n\n")
     assert load_benchmark(folder).questions[0].gold == ("engine",)
+    squad = {"_id": "1", "text": "?", "metadata": {"answers": {"text": ["Ada", 1843], "answer_start": [0, 9]}}}
+    (folder / "queries.jsonl").write_text(json.dumps(squad))
+    assert load_benchmark(folder).questions[0].answers == ("Ada", "1843")
+
+
+def test_yes_and_no_are_not_asked_without_their_passages(folder: Path, tmp_path: Path) -> None:
+    (folder / "queries.jsonl").write_text(json.dumps({**QUERIES[0], "metadata": {"answer": "Yes"}}))
+    assert run(folder, tmp_path / "out").of("hybrid_tuned", absent=True) == []
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,15 @@ def test_trace_log_round_trip(tmp_path):
     assert first.gold is None
 
 
+def test_a_node_without_a_text_field_is_logged(tmp_path):
+    schema = pytest.importorskip("llama_index.core.schema")
+    node = schema.Node(id_="n", text_resource=schema.MediaResource(text="It was Ada."))
+    log = TraceLog(tmp_path / "traces.jsonl")
+    log.add("Who?", [schema.NodeWithScore(node=node, score=1.0), schema.Node(id_="empty")])
+    (trace,) = read_traces(tmp_path / "traces.jsonl")
+    assert [(passage.id, passage.text) for passage in trace.passages] == [("n", "It was Ada.")]
+
+
 def test_what_a_kill_left_of_a_line_spoils_neither_log_nor_next_line(tmp_path):
     file = tmp_path / "traces.jsonl"
     log = TraceLog(file)

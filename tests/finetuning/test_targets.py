@@ -88,7 +88,7 @@ def test_a_stored_caution_biases_the_first_token_alone(tiny, tokenizer, tmp_path
     pushed = local.answer("who wrote it ?", ["it was ada ."], max_new_tokens=4, caution=1e4)
     assert pushed.text.startswith(tokenizer.decode([refusal]))
     assert pushed.text != plain.text
-    prompt = local._encode(local.rag_messages("who wrote it ?", ["it was ada ."]), None)
+    prompt = local.encode(local.rag_messages("who wrote it ?", ["it was ada ."]))
     (after,) = local.generate_ids([[*prompt, refusal]], GenerationSettings(max_new_tokens=3), "base")
     assert pushed.text == tokenizer.decode([refusal]) + after.text, "later tokens are chosen freely"
     (tmp_path / loading.ANSWERING).write_text(json.dumps({"caution": 2.5}))

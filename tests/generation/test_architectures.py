@@ -74,7 +74,7 @@ def test_a_batch_answers_as_its_rows_do_alone_and_as_transformers_does(kind: str
     ]
     expected = []
     for chat in chats:
-        ids = local._encode(chat, None)
+        ids = local.encode(chat)
         stops = sorted(local.stop_ids)
         out = local.model.generate(
             torch.tensor([ids]), max_new_tokens=24, do_sample=False, eos_token_id=stops, pad_token_id=0

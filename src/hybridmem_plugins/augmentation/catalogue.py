@@ -66,9 +66,9 @@ NoisyContextAugmenter(seed=0, rates={"typos": 0.5, "contradiction": 0.2}, severi
                       mix={"noisy": 0.6, "clean": 0.15, "no_gold": 0.15, "empty": 0.1})
 ```
 
-`rates` replace the default ones: operators that you do not name are off. `severity` is one number for all, or one each.
-`mix` is the share of each kind of row: gold among noise (`noisy`), gold alone and untouched (`clean`), noise without the
-gold (`no_gold`), nothing retrieved (`empty`); the shares above are the default ones.
+`rates` replace the default ones: operators that you do not name are off. `severity` is one number for all, or one
+each. `mix` is the share of each kind of row: gold among noise (`noisy`), gold alone and untouched (`clean`), noise
+without the gold (`no_gold`), nothing retrieved (`empty`); the shares above are the default ones.
 
 ## All operators
 

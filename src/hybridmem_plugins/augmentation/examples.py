@@ -210,19 +210,24 @@ def read_example(
 
 def _answers(fields: Mapping[str, Any], row: str) -> list[str]:
     given = first_of(fields, "answers", "answer", "gold_answers")
-    texts = [text.strip() for text in _texts(given) if text.strip()]
+    texts = [text.strip() for text in all_texts(given) if text.strip()]
     if not texts:
         msg = f"Row {row!r} has no answers: give 'answers', a list of at least one non-empty text."
         raise ValueError(msg)
     return texts
 
 
-def _texts(given: Any) -> Iterator[str]:
+def all_texts(given: Any) -> Iterator[str]:
+    """Yield the texts of what a row gives as answers or ids: a text or number, lists of them, or SQuAD's dict.
+
+    >>> list(all_texts({"text": ["1843"], "answer_start": [12]}))
+    ['1843']
+    """
     if isinstance(given, Mapping):
         given = given.get("text")
     if isinstance(given, Iterable) and not isinstance(given, str):
         for one in given:
-            yield from _texts(one)
+            yield from all_texts(one)
     elif given is not None:
         yield str(given)
 
@@ -240,7 +245,7 @@ def _gold(
 ) -> tuple[Passage, ...]:
     items = contexts_of(fields) if isinstance(item, Mapping) else [item]
     if not items:
-        ids = list(_texts(fields.get("gold_ids")))
+        ids = list(all_texts(fields.get("gold_ids")))
         unknown = [gold for gold in ids if find(gold) is None]
         if unknown or not ids:
             msg = f"Row {row!r}: " + (f"gold ids {unknown!r} are in no chunk." if unknown else "no 'context' is given.")

@@ -56,7 +56,10 @@ _OWN_LINE = b'{"question"'
 
 def _has_text(item: Any) -> bool:
     node = getattr(item, "node", item)
-    return bool((getattr(node, "page_content", None) or getattr(node, "text", None) or "").strip())
+    text = getattr(node, "page_content", None) or getattr(node, "text", None)
+    if text is None and callable(getattr(node, "get_content", None)):  # LlamaIndex's plain `Node` has no `text`
+        text = node.get_content()
+    return bool(text and text.strip())
 
 
 def read_traces(source: str | Path | Iterable[Any]) -> Iterator[Trace]:

@@ -69,7 +69,10 @@ def compare(
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in comparison.records)
     asked = f"hybridmem compare {data if data == 'samples' else 'DATA'} --output OUT"
     asked += " --train-closed-book" if closed_book else ""
-    asked += f" --limit {limit}" if limit else ""
-    asked += f" --dtype {dtype}" if dtype else ""
+    options = {
+        "--adapter": (adapter, "smollm2-135m"), "--limit": (limit, None), "-k": (k, 4), "--budget": (budget, 768),
+        "--absent": (absent, 5), "--max-new-tokens": (max_new_tokens, 48), "--dtype": (dtype, None),
+    }  # fmt: skip
+    asked += "".join(f" {name} {value}" for name, (value, usual) in options.items() if value != usual)
     for written in write_report(comparison, costs, output, asked):
         typer.echo(f"Wrote {written}")

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -145,8 +145,3 @@ def _cost_of(closed_book: Path | None) -> dict[str, float | str]:
         return {}
     cost: dict[str, float | str] = json.loads(file.read_text(encoding="utf-8"))
     return cost
-
-
-def costs_as_dict(costs: Costs) -> dict[str, object]:
-    """Return the costs as plain JSON values."""
-    return asdict(costs)

@@ -117,8 +117,8 @@ def time_table(comparison: Comparison) -> Table:
     ]
     alone = min((len(_alone(comparison, way)) for way, _ in ways_of(comparison)), default=0)
     note = (
-        f"Of {alone} questions of each way that were asked alone; mean · 95th percentile, by the clock. The machine "
-        "had other work at the same time, so compare the models by processor time."
+        f"Of {alone} questions of each way that were asked alone; mean · 95th percentile, by the clock. Other work on "
+        "the machine lengthens these, so compare the models by processor time."
     )
     return _by_way(comparison, "Time and tokens of one answer", note, rows)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hybridmem_plugins.augmentation.examples import read_qrels
+from hybridmem_plugins.augmentation.examples import all_texts, read_qrels
 from hybridmem_plugins.passage import Passage
 
 SAMPLES = "samples"
@@ -102,13 +102,11 @@ def _question(record: dict[str, Any], gold: dict[str, list[str]]) -> Question:
             "passages hold none"
         )
         raise ValueError(msg)
-    given = known.get("answers", known.get("answer"))
-    answers = [given] if isinstance(given, str | int | float) else list(given or [])
     identifier = str(record["_id"])
     return Question(
         identifier,
         str(record["text"]),
-        tuple(str(answer) for answer in answers if str(answer).strip()),
+        tuple(answer for answer in all_texts(known.get("answers", known.get("answer"))) if answer.strip()),
         str(known.get("type") or "all"),
         tuple(gold.get(identifier, ())),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,12 @@ class KeptReplies:
         for record in read_lines(file):
             self._remember(record)
 
-    def _remember(self, record: dict[str, object]) -> None:
-        key = str(record["key"])
-        counts = [int(str(record[name])) for name in ("input_tokens", "output_tokens")]
-        self._known[key] = Reply(str(record["text"]), *counts)
-        self.seconds[key] = float(str(record["seconds"]))
-        self.processor[key] = float(str(record["processor_seconds"]))
-        self.alone[key] = bool(record["alone"])
+    def _remember(self, record: Mapping[str, Any]) -> None:
+        key = record["key"]
+        self._known[key] = Reply(record["text"], record["input_tokens"], record["output_tokens"])
+        self.seconds[key] = record["seconds"]
+        self.processor[key] = record["processor_seconds"]
+        self.alone[key] = record["alone"]
 
     def key(self, asked: Asked | Messages) -> str:
         """Return what a reply is kept under: of a chat, or of passages that are read one by one."""
@@ -83,7 +82,7 @@ class KeptReplies:
     def answer(self, prompts: Sequence[Asked | Messages]) -> list[Reply]:
         """Answer chats, or questions with passages to read one by one; all of one kind, empty ones left out."""
         each = [one for one in prompts if isinstance(one, Asked)]
-        return self.reply_each(each) if each else self.reply([one for one in prompts if one])  # type: ignore[misc]
+        return self.reply_each(each) or self.reply([one for one in prompts if one and not isinstance(one, Asked)])
 
     def _answered(self, asked: Sequence[Any], answer: Callable[[Sequence[Any]], list[Reply]]) -> list[Reply]:
         keys = [self.key(one) for one in asked]
@@ -92,7 +91,7 @@ class KeptReplies:
             started, used = time.perf_counter(), time.process_time()
             replies = answer(list(new.values()))
             share, used = (time.perf_counter() - started) / len(new), (time.process_time() - used) / len(new)
-            records: list[dict[str, object]] = [
+            records = [
                 {
                     "key": key, "model": self.fingerprint, "text": reply.text, "seconds": round(share, 4),
                     "alone": len(new) == 1, "processor_seconds": round(used, 4), "input_tokens": reply.input_tokens,

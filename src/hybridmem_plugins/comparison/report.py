@@ -85,7 +85,7 @@ def _about(comparison: Comparison, command: str) -> str:
         f"{len(benchmark.questions)} questions over {len(benchmark.passages):,} passages; {settings.k} passages and "
         f"at most {settings.budget} tokens of them in a prompt; greedy replies of at most {settings.max_new_tokens} "
         f"tokens, {settings.max_quoting_tokens} for the fine-tuned reader, which may quote first. Models: {models}. "
-        f"Machine: {platform.machine()}, {torch.get_num_threads()} thread(s), shared CPU, torch {torch.__version__}. "
+        f"Machine: {platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}. "
         f"Repeat with `{command}`."
     )
 

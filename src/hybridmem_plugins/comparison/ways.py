@@ -144,9 +144,9 @@ def compare(
             longest = chosen.max_quoting_tokens if way.adapter == TUNED else chosen.max_new_tokens
             chat = LocalChat(local, adapter=way.adapter, max_new_tokens=longest)
             kept = KeptReplies(chat, output / "replies.jsonl", prints[way.name])
-            asked = [_Asked(way, *one, memory, kept, chosen) for one in _asked(benchmark, chosen, way)]
-            for start in [*range(chosen.timed), *range(chosen.timed, len(asked), chosen.batch)]:
-                part = asked[start : start + 1 if start < chosen.timed else start + chosen.batch]
+            cases = [_Case(way, *one, memory, kept, chosen) for one in _asked(benchmark, chosen, way)]
+            for start in [*range(chosen.timed), *range(chosen.timed, len(cases), chosen.batch)]:
+                part = cases[start : start + 1 if start < chosen.timed else start + chosen.batch]
                 kept.answer([one.prompt() for one in part])
                 for one in part:
                     records.append(one.record())
@@ -160,12 +160,14 @@ def _asked(benchmark: Benchmark, settings: Settings, way: Way) -> list[tuple[Que
     asked = [(question, False) for question in benchmark.questions]
     if way.route is None:
         return asked
-    fit = [q for q in benchmark.questions if q.gold and q.answers and not set(q.answers) & {"yes", "no"}]
+    fit = [
+        q for q in benchmark.questions if q.gold and q.answers and not {*map(str.casefold, q.answers)} & {"yes", "no"}
+    ]
     return asked + [(question, True) for question in fit[: settings.absent]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Case:
     """One question in one way."""
 
     way: Way

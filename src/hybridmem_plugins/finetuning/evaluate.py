@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def run_items(
     bias = local.caution_bias(adapter, caution)
     settings = GenerationSettings(max_new_tokens=max_new_tokens, first_token_bias=bias)
     chats = [local.rag_messages(item.question, as_passages(item.passages), template=template) for item in items]
-    prompts = [local._encode(chat, None) for chat in chats]
+    prompts = [local.encode(chat) for chat in chats]
     name = local.default_adapter if adapter is None else adapter
     replies = local.generate_ids(prompts, settings, name)
     return [_scored(item, reply.text) for item, reply in zip(items, replies, strict=True)]
@@ -200,7 +200,7 @@ def fit_caution(margins: Sequence[float], items: Sequence[EvalItem], wrong_refus
     """Return the highest caution that refuses at most a share of the answerable items.
 
     Args:
-        margins: What `refusal_margins` gave for the items, which must be of documents kept from all else.
+        margins: The `Reading.refusal` that `read_together` gave for each item; of documents kept from all else.
         items: Answerable ones and others; only the answerable ones count.
         wrong_refusals: Share of them that may be refused, in [0, 1).
 
@@ -240,8 +240,6 @@ def load_items(data: str | Path, *, questions: int = 300, unseen: int = 50, seed
         unseen: Questions for each unseen operator and severity.
         seed: Seed of samples and damage.
     """
-    import random
-
     data = Path(data)
     _, held = split_by_document(read_rows(data / "qa/train/nq-open-oracle.jsonl.gz"), HELD_OUT)
     outside: list[dict[str, str]] = []
@@ -318,11 +316,3 @@ def view(records: Iterable[Mapping[str, Any]], name: str) -> dict[str, float]:
         raise ValueError(msg)
     key, wanted = VIEWS[name]
     return {str(record["id"]): float(record[key]) for record in records if wanted(record)}
-
-
-def by_condition(records: Iterable[Mapping[str, Any]], key: str = "contained") -> dict[tuple[str, str, float], float]:
-    """Return the mean of a score for each suite, condition and severity."""
-    groups: dict[tuple[str, str, float], list[float]] = defaultdict(list)
-    for record in records:
-        groups[record["suite"], record["condition"], record["severity"]].append(float(record[key]))
-    return {group: sum(values) / len(values) for group, values in sorted(groups.items())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from hybridmem_plugins.errors import require
 from hybridmem_plugins.finetuning import guard as guarding
 from hybridmem_plugins.finetuning.ifeval import followed
+from hybridmem_plugins.finetuning.rows import RowEncoder
 from hybridmem_plugins.generation.decoding import GenerationSettings
 from hybridmem_plugins.generation.local_model import LocalModel
 from hybridmem_plugins.line_files import keep_records
@@ -50,8 +52,6 @@ def perplexity(losses: Sequence[tuple[float, int]]) -> float:
     Raises:
         ValueError: There are no tokens.
     """
-    import math
-
     tokens = sum(count for _, count in losses)
     if tokens == 0:
         msg = "No tokens to compute a perplexity over."
@@ -74,7 +74,7 @@ def run_ifeval(
         For each prompt `key`, `followed` (one bool for each instruction) and `reply`.
     """
     settings = GenerationSettings(max_new_tokens=max_new_tokens)
-    ids = [local._encode([{"role": "user", "content": row["prompt"]}], None) for row in prompts]
+    ids = [local.encode([{"role": "user", "content": row["prompt"]}]) for row in prompts]
     replies = local.generate_ids(ids, settings, adapter)
     return [
         {
@@ -116,8 +116,6 @@ def agreement(local: LocalModel, rows: Sequence[Mapping[str, Any]], batch_size: 
     Returns:
         For each row `same` (share of answer positions with the same likeliest token) and `kl` (nats, mean).
     """
-    from hybridmem_plugins.finetuning.rows import RowEncoder
-
     torch = require("torch", "train")
     encoder, results = RowEncoder(local.tokenizer, 1024), []
     device = next(local.model.parameters()).device

@@ -44,7 +44,8 @@ def write(model: Any, tokenizer: Any, source: Path, file: Path) -> None:
     gguf = require("gguf", "llm")
     fields = gguf.GGUFReader(source).fields
     file.parent.mkdir(parents=True, exist_ok=True)
-    writer = gguf.GGUFWriter(file, "llama")
+    part = file.with_name(file.name + ".part")
+    writer = gguf.GGUFWriter(part, "llama")
     for key, field in fields.items():
         if not key.startswith("GGUF.") and key not in _OWN_KEYS:
             nested = field.types[1] if len(field.types) > 1 else None
@@ -69,6 +70,7 @@ def write(model: Any, tokenizer: Any, source: Path, file: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    part.replace(file)
 
 
 def _end_of_turn(tokenizer: Any, model: Any) -> int:

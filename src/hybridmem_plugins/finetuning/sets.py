@@ -7,7 +7,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +160,7 @@ def reading_items(
                     continue
                 others = pool.hard(row["question"], row["answers"], row["context"], 1)
                 others += pool.random(row["answers"], row["context"], 1, rng)
-                for other in others:
-                    text = UNSEEN[name](other["text"], severity, rng)
-                    others[others.index(other)] = {**other, "text": text}
+                others = [{**other, "text": UNSEEN[name](other["text"], severity, rng)} for other in others]
                 passages = [{"text": noisy, "title": row.get("title") or ""}, *others]
                 rng.shuffle(passages)
                 items.append(_item(suite, f"unseen:{name}", severity, row, passages))
@@ -217,7 +215,7 @@ def rgb_items(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> list[EvalItem
         }.items():
             mixed = rng.sample(texts, len(texts))
             item = _item("rgb", condition, 0.0, base, [{"text": text} for text in mixed])
-            items.append(EvalItem(**{**item.as_dict(), "wrong": _flat(row["fakeanswer"])}))
+            items.append(replace(item, wrong=_flat(row["fakeanswer"])))
     return items
 
 
@@ -241,5 +239,5 @@ def noiserbench_items(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> list[
             mixed = rng.sample(texts, len(texts))
             item = _item("noiserbench", condition, severity, base, [{"text": text} for text in mixed])
             wrong = _flat(row["counterfactual answer"]) if condition == "counterfactual" else []
-            items.append(EvalItem(**{**item.as_dict(), "wrong": wrong}))
+            items.append(replace(item, wrong=wrong))
     return items

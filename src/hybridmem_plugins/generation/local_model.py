@@ -237,7 +237,7 @@ class LocalModel(Shared):
             msg = "generate takes a list of chats, each a list of messages; chat answers a single one"
             raise TypeError(msg)
         names, chosen = [self.adapter_for(chat, adapter) for chat in chats], self.choose(settings)
-        rows = [self.row(self._encode(chat, tools), chosen) for chat in chats]
+        rows = [self.row(self.encode(chat, tools), chosen) for chat in chats]
         for name in dict.fromkeys(names):
             own = [row for row, wanted in zip(rows, names, strict=True) if wanted == name]
             self.run_rows(own, chosen, name, cancelled=cancelled)
@@ -290,7 +290,7 @@ class LocalModel(Shared):
             Pieces of text, which together are the text that `chat` returns, and last the `Generation`.
         """
         adapter, chosen = self.adapter_for(messages, adapter), self.choose(settings)
-        return self._stream(self.row(self._encode(messages, tools), chosen, watched=True), chosen, adapter)
+        return self._stream(self.row(self.encode(messages, tools), chosen, watched=True), chosen, adapter)
 
     def _stream(self, row: Row, settings: GenerationSettings, adapter: str) -> Iterator[str | Generation]:
         for _, piece in decode(self.model, [row], settings, self.pad_id, lambda: self.using(adapter)):
@@ -441,7 +441,8 @@ class LocalModel(Shared):
         # The template wrote the special tokens already: adding them again would double the first one.
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> list[int]:
+    def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
+        """Return the token ids of a chat's prompt, as `generate_ids` takes them; see `generate`."""
         return self.tokens(render_chat(self.tokenizer, messages, tools))
 
     def row(self, ids: list[int], settings: GenerationSettings, *, watched: bool = False) -> Row:
