@@ -127,6 +127,17 @@ async def test_what_cannot_be_decoded_costs_no_other_its_answer(model) -> None:
             await model.abatch(bad)
 
 
+def test_half_of_a_surrogate_pair_is_named(model) -> None:
+    with pytest.raises(ValueError, match="lone surrogate"):
+        model.invoke("half \ud83d")
+
+
+def test_an_adapter_that_is_set_later_is_checked(model) -> None:
+    wrong = model.model_copy(update={"adapter": "unknown"})
+    with pytest.raises(ValueError, match="No adapter 'unknown'"):
+        wrong.invoke("Hello")
+
+
 def test_unknown_fields_are_named_and_those_of_any_chat_model_are_not(model) -> None:
     with pytest.raises(ValueError, match=r"'max_new_tokens'.*max_tokens"):
         FinetunedChatModel(local_model=model.local_model, max_new_tokens=5)

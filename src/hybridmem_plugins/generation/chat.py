@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybridmem_plugins.generation.stopping import safe_length
+from hybridmem_plugins.memory.validation import check_text
 
 Message = Mapping[str, Any]
 """`role` (system, user, assistant, tool), `content`, and for tools `tool_calls`, `tool_call_id`, `name`."""
@@ -75,7 +76,8 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Map
 
     Raises:
         TypeError: One text or message is given in place of a list.
-        ValueError: There are no messages, no chat template, or tools for a template that cannot show them.
+        ValueError: There are no messages, no chat template, tools for a template that cannot show them, or half of a
+            surrogate pair.
     """
     if isinstance(messages, str | Mapping):
         msg = "A chat is a list of messages with `role` and `content`, not one text or message."
@@ -100,7 +102,9 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Map
 
 def _apply(tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
     options = {"enable_thinking": False, **({"tools": tools} if tools else {})}
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
+    check_text(text, "the chat")
+    return text
 
 
 def text_of(content: Any) -> str:

@@ -38,6 +38,7 @@ _loaded: WeakKeyDictionary[LocalModel, dict[str, Any]] = WeakKeyDictionary()
 # What LangChain's own code gives any chat model; a local one has no use for it.
 _STANDARD = ("api_key", "base_url", "max_retries", "streaming", "timeout")
 _OPTIONS = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "adapter")
+_OF_A_CALL = {*_OPTIONS, "max_tokens", "tools", "tool_choice", "ls_structured_output_format", "stream_usage", "model"}
 
 
 class FinetunedChatModel(BaseChatModel):
@@ -170,22 +171,11 @@ class FinetunedChatModel(BaseChatModel):
         Raises:
             ValueError: An option is unknown or out of range.
         """
-        known = {
-            *_OPTIONS,
-            "max_tokens",
-            "tools",
-            "tool_choice",
-            "ls_structured_output_format",
-            "stream_usage",
-            "model",
-        }
-        unknown = sorted(set(kwargs) - known)
+        unknown = sorted(set(kwargs) - _OF_A_CALL)
         if unknown:
-            msg = f"Unknown option {unknown[0]!r}. Known: {', '.join(sorted(known))}."
+            msg = f"Unknown option {unknown[0]!r}. Known: {', '.join(sorted(_OF_A_CALL))}."
             raise ValueError(msg)
         options = {key: kwargs.get(key, getattr(self, key)) for key in _OPTIONS}
-        if options["adapter"] is not None and options["adapter"] not in self._local.adapters:
-            options["adapter"] = None if "adapter" not in kwargs else options["adapter"]
         options["max_new_tokens"] = kwargs.get("max_tokens", self.max_tokens)
         options["stop"] = check_stop(stop or self.stop)
         self._local.choose({key: value for key, value in options.items() if key != "adapter"})
