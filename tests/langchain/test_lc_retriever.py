@@ -151,6 +151,8 @@ def test_copies_share_the_memory_and_pickles_are_refused(retriever: HybridRetrie
     for held in (copy.deepcopy(chain), copy.deepcopy(store), retriever.model_copy(deep=True), copy.copy(retriever)):
         held.invoke(QUESTION) if isinstance(held, Runnable) else held.similarity_search(QUESTION)
         assert as_networkx(getattr(held, "system", held)).nodes == retriever.memory.graph.nodes
+    local = create_hybrid_chain(retriever)
+    assert copy.deepcopy(local).system.model is local.system.model
     assert copy.deepcopy(retriever.memory) is copy.copy(retriever.memory) is retriever.memory
     with pytest.raises(TypeError, match="HybridMemory cannot be pickled"):
         pickle.dumps(retriever)

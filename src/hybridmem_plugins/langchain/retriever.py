@@ -337,22 +337,23 @@ class HybridRetriever(BaseRetriever):
         route: Route | None = None,
     ) -> list[Document]:
         wanted, allowed, taken = self._k(k), self._filter(filter), route or self.route
-        fetch, dropped = self._fetch(wanted), False
+        fetch = self._fetch(wanted)
         while True:
-            hits = self.memory.search(query, fetch, allowed, taken)
-            documents = self._documents(self._diversified(hits, wanted) if self.search_type == "mmr" else hits)
+            chosen = hits = self.memory.search(query, fetch, allowed, taken)
+            if self.search_type == "mmr":
+                chosen = self._diversified(hits, wanted)
+            documents = self._documents(chosen)
             if self.reranker is not None and documents:
                 ranked = self.reranker.compress_documents(documents, query, run_manager.get_child("rerank"))
-                dropped = len(ranked) < len(documents)
                 documents = merge_reranked(documents, ranked, self.provenance_key)
-            if self.parent_store is not None:
-                ids = parent_ids(documents, self.parent_id_key)
-                documents = self._parents(documents, ids, self.parent_store.mget(ids), wanted)
-                # Parts may share parents; but what a reranker dropped would be dropped again, and all be ranked for it.
-                if len(documents) < wanted and len(hits) == fetch and not dropped:
-                    fetch *= 2
-                    continue
-            return documents[:wanted]
+            if self.parent_store is None:
+                return documents[:wanted]
+            ids = parent_ids(documents, self.parent_id_key)
+            parents = self._parents(documents, ids, self.parent_store.mget(ids), wanted)
+            # Parts may share parents; but what a reranker dropped would be dropped again, and all be ranked for it.
+            if len(parents) == wanted or len(hits) < fetch or len(documents) < len(chosen):
+                return parents
+            fetch *= 2
 
     async def _aget_relevant_documents(
         self,
@@ -364,26 +365,24 @@ class HybridRetriever(BaseRetriever):
         route: Route | None = None,
     ) -> list[Document]:
         wanted, allowed, taken = self._k(k), self._filter(filter), route or self.route
-        fetch, dropped = self._fetch(wanted), False
+        fetch = self._fetch(wanted)
         async with self._asking(query):
             while True:
-                hits = await self.memory.asearch(query, fetch, allowed, taken)
+                chosen = hits = await self.memory.asearch(query, fetch, allowed, taken)
                 if self.search_type == "mmr":
-                    documents = self._documents(await asyncio.to_thread(self._diversified, hits, wanted))
-                else:
-                    documents = self._documents(hits)
+                    chosen = await asyncio.to_thread(self._diversified, hits, wanted)
+                documents = self._documents(chosen)
                 if self.reranker is not None and documents:
                     callbacks = run_manager.get_child("rerank")
                     ranked = await self.reranker.acompress_documents(documents, query, callbacks)
-                    dropped = len(ranked) < len(documents)
                     documents = merge_reranked(documents, ranked, self.provenance_key)
-                if self.parent_store is not None:
-                    ids = parent_ids(documents, self.parent_id_key)
-                    documents = self._parents(documents, ids, await self.parent_store.amget(ids), wanted)
-                    if len(documents) < wanted and len(hits) == fetch and not dropped:
-                        fetch *= 2
-                        continue
-                return documents[:wanted]
+                if self.parent_store is None:
+                    return documents[:wanted]
+                ids = parent_ids(documents, self.parent_id_key)
+                parents = self._parents(documents, ids, await self.parent_store.amget(ids), wanted)
+                if len(parents) == wanted or len(hits) < fetch or len(documents) < len(chosen):
+                    return parents
+                fetch *= 2
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)

@@ -30,6 +30,7 @@ from hybridmem_plugins.system.synthesis import Context, Order, Synthesis
 FACTS_READ = 8
 """Facts that are asked for; most of them stand in passages that are shown anyway."""
 
+NOT_FOUND = "the model found no answer in its sources"
 UNSUPPORTED = "the answer stands in none of its sources"
 POLAR = "a yes or no cannot be looked up in the sources"
 
@@ -203,8 +204,8 @@ class HybridMemorySystem:
     @property
     def _reader(self) -> PassageReader | None:
         """The model, where it is to read each passage alone."""
-        reads = isinstance(self.model, PassageReader) and self.model.reads(self.reading) == "each"
-        return self.model if reads else None  # type: ignore[return-value]
+        model = self.model
+        return model if isinstance(model, PassageReader) and model.reads(self.reading) == "each" else None
 
     def asked(
         self,
@@ -353,7 +354,7 @@ class HybridMemorySystem:
         return "the memory is empty" if empty else "no passage in the memory matches"
 
     def _finished(self, turn: _Turn) -> Answer:
-        """Check what the model wrote against what it read."""
+        """Return the answer, checked against what the model read."""
         route = dict((turn.hits[0].provenance.get("route") if turn.hits else None) or {})
         declined = Answer(
             turn.question,
@@ -366,37 +367,42 @@ class HybridMemorySystem:
         )
         if turn.context is None:
             return declined
-        context = turn.context
+        sources = turn.context.sources
         with turn.stage("citation"):
-            reply = read_reply(turn.reply.text)
-            text, marked = split_marks(reply.answer, len(context.sources))
-            claimed = [number for number in (*reply.cited, *marked) if number <= len(context.sources)]
-            abstained, reason = reply.abstained or not text, "the model found no answer in its sources"
-            numbers: tuple[int, ...] = ()
-            quote = reply.quote
-            if not abstained:
-                passages = [source.passage for source in context.sources]
-                numbers = find_support(turn.question, text, passages, claimed).numbers
-                reason = "" if numbers else POLAR if is_polar(turn.question, text) else UNSUPPORTED
-                abstained = reason == UNSUPPORTED and self.unsupported == "abstain"
-                if numbers and not quote:
-                    quote = find_evidence(turn.question, text, passages[numbers[0] - 1].text)
+            checked = self._checked(turn.question, turn.reply.text, [source.passage for source in sources])
         return replace(
             declined,
-            text=ABSTENTION if abstained else text,
-            sources=context.sources,
-            facts=context.facts,
-            citations=numbers,
-            abstained=abstained,
-            reason=reason,
-            faithful=None if abstained else bool(numbers),
+            **checked,
+            sources=sources,
+            facts=turn.context.facts,
             timings=turn.total(),
             input_tokens=turn.reply.input_tokens,
             output_tokens=turn.reply.output_tokens,
             model=self.model.name,
             reply=turn.reply.text,
-            quote=quote,
         )
+
+    def _checked(self, question: str, written: str, passages: Sequence[Passage]) -> dict[str, Any]:
+        """Return a reply's answer and quote with where they stand in the passages, or why there is no answer."""
+        reply = read_reply(written)
+        text, marked = split_marks(reply.answer, len(passages))
+        if reply.abstained or not text:
+            return {"reason": NOT_FOUND, "quote": reply.quote}
+        claimed = [number for number in (*reply.cited, *marked) if number <= len(passages)]
+        numbers = find_support(question, text, passages, claimed).numbers
+        reason = "" if numbers else POLAR if is_polar(question, text) else UNSUPPORTED
+        withheld = reason == UNSUPPORTED and self.unsupported == "abstain"
+        quote = reply.quote
+        if numbers and not quote:
+            quote = find_evidence(question, text, passages[numbers[0] - 1].text)
+        return {
+            "text": ABSTENTION if withheld else text,
+            "citations": numbers,
+            "abstained": withheld,
+            "reason": reason,
+            "faithful": None if withheld else bool(numbers),
+            "quote": quote,
+        }
 
     # --- context managers ----------------------------------------------------------------------------------------
 

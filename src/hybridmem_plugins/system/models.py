@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from hybridmem_plugins.generation.local_model import Generation, LocalModel
 from hybridmem_plugins.passage import Passage
+from hybridmem_plugins.sharing import Shared
 
 Messages = Sequence[Mapping[str, str]]
 ReadingMode = Literal["each", "together"]
@@ -130,7 +131,7 @@ def as_chat_model(model: Any = None, *, adapter: str | None = None, max_new_toke
     raise TypeError(msg)
 
 
-class LocalChat:
+class LocalChat(Shared):
     """The local, fine-tuned model; the shipped one is loaded when it is first needed.
 
     Args:
@@ -169,7 +170,7 @@ class LocalChat:
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens a text takes."""
-        return len(self.local.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self.local.tokens(text))
 
     def window(self) -> int | None:
         """Return how many tokens a prompt may have and leave room for the answer."""
