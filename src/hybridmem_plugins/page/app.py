@@ -29,6 +29,9 @@ STEP = 10
 PAUSE = 0.4
 """Seconds for which the slider must rest, so that the levels that it only passes are not answered."""
 
+ASK, BREAK = "ask", "break"
+"""What a page may be at work on."""
+
 
 def tell(error: BaseException) -> str:
     """Put an error into one line for people; where it was unforeseen, say so."""
@@ -65,7 +68,7 @@ class Conversation:
             with self.results:
                 self._build_results()
         # Not at a disconnect: a browser whose connection broke for a moment comes back to the same page.
-        ui.context.client.on_delete(self._stop)
+        ui.context.client.on_delete(lambda: self._stop(ASK, BREAK))
 
     def _build_question(self) -> None:
         with views.box("ask"):
@@ -105,12 +108,12 @@ class Conversation:
 
     async def ask(self) -> None:
         """Ask what stands in the field."""
-        await self._run("ask", self._ask)
+        await self._run(ASK, self._ask)
 
     async def break_again(self) -> None:
         """Break the context as much as the slider says, and ask again."""
         if self.explanation is not None:
-            await self._run("break", self._break_after_pause)
+            await self._run(BREAK, self._break_after_pause)
 
     async def _other_damage(self) -> None:
         self.seed += 1
@@ -118,7 +121,7 @@ class Conversation:
 
     async def _run(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do some work in place of what was being done; what goes wrong is told on the page."""
-        self._stop(None if name == "ask" else name)
+        self._stop(name, BREAK)  # a new question ends the breaking of the one before, too
         self.error.set_visibility(False)
 
         async def guarded() -> None:
@@ -132,11 +135,11 @@ class Conversation:
         job = self._jobs[name] = asyncio.create_task(guarded())
         await asyncio.wait([job])
 
-    def _stop(self, name: Any = None) -> None:
-        """Stop the work of a name, or all."""
-        for key, job in self._jobs.items():
-            if name is None or key == name or not isinstance(name, str):
-                job.cancel()
+    def _stop(self, *names: str) -> None:
+        """Stop the work of these names."""
+        for name in names:
+            if name in self._jobs:
+                self._jobs[name].cancel()
 
     # --- what is shown then --------------------------------------------------------------------------------------
 
