@@ -151,6 +151,13 @@ def test_names_with_initials_hyphens_and_apostrophes_stand_in_facts_and_paths_as
         assert path[0]["sentence"] == "Then J. R. O'Brien met Jean-Luc Moreau at Gen-Z."
 
 
+def test_the_subject_of_a_fact_is_no_part_of_its_relation() -> None:
+    with HybridMemory() as memory:
+        memory.add([Passage("The Analytical Engine was designed by Charles Babbage.", title="Analytical Engine")])
+        [fact] = memory.facts("Who designed the Analytical Engine?")
+        assert (fact.subject, fact.relation, fact.object) == ("Analytical Engine", "was designed by", "Charles Babbage")
+
+
 def test_facts_of_a_passage_of_many_names_take_linear_time() -> None:
     names = [f"Xy{index}" for index in range(4000)]
     for text in (" was in town. ".join(names), f"They met {' and then '.join(names)}."):

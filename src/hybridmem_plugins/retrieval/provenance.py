@@ -108,7 +108,7 @@ class Said(NamedTuple):
         passage, spelling, sentence, score = self
         subject = passage.title or _opening(passage.text)
         relation = sentence.split(spelling, 1)[0] if spelling in sentence else sentence
-        relation = relation.removeprefix(subject).strip(" ,;:(–-") or sentence
+        relation = relation.removeprefix(f"The {subject}").removeprefix(subject).strip(" ,;:(–-") or sentence
         return Fact(subject, relation, spelling, str(passage.id), sentence, score)
 
 
