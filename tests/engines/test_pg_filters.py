@@ -22,13 +22,13 @@ from test_filters import FILTERS, METADATA, NESTED
 EXAMPLES = [
     NESTED, {}, {"x": 1}, {"x": 1.0}, {"x": True}, {"x": "1"}, {"x": None}, {"x": [1, 2]}, {"x": [True]},
     {"x": {"y": 1}}, {"x": "abcd"}, {"x": 2**60 + 1}, {"x": -0.0}, {"x": 1e22}, {"x": "ä"}, {"x": "a%b_c'\\"},
-    {"x.y": {"z": 1}, "x": {"y": {"z": 2}}}, {"$x": "1"}, {"x": ["a", ["b"]]}, {"x": []}, {"x": ""},
+    {"x.y": {"z": 1}, "x": {"y": {"z": 2}}}, {"$x": "1"}, {"x": ["a", ["b"]]}, {"x": []}, {"x": ""}, {"x": "\\u0000"},
 ]  # fmt: skip
 QUERIES: list[dict[str, Any]] = [
     {"x": {"$gt": 2**60}}, {"x": 10**22}, {"x": {"$gte": "a"}}, {"x": {"$gt": "z"}}, {"x": {"$lt": "a%c"}},
     {"x": {"$contains": "%"}}, {"x": {"$contains": ["b"]}}, {"x": {"$contains": ""}}, {"x": 0}, {"x": "a%b_c'\\"},
     {"x.y.z": 1}, {"x.y.z": 2}, {"x.y": {"$exists": True}}, {"a.b": 1}, {"author.name": {"$in": ["Ada"]}}, {"x": []},
-    {"x": {"$not": {"$exists": True}}}, {"$and": []}, {"$or": []}, {"x": {"$in": [1, None, "", []]}},
+    {"x": {"$not": {"$exists": True}}}, {"$and": []}, {"$or": []}, {"x": {"$in": [1, None, "", []]}}, {"x": "\\u0000"},
 ]  # fmt: skip
 
 

@@ -171,6 +171,14 @@ def test_a_question_vector_of_another_length_is_refused_as_elsewhere(address: st
                 one.search("Where?")
 
 
+def test_any_number_of_passages_may_be_asked_for(address: str) -> None:
+    passages = [Passage(f"Page {i} is about tea.", id=str(i), metadata={"even": i % 2 == 0}) for i in range(20)]
+    with HybridMemory(EMBEDDER, address) as memory:
+        memory.add(passages)
+        assert len(memory.search("tea", k=10**30)) == 20
+        assert len(memory.search("tea", k=10**30, filter={"even": True})) == 10
+
+
 def test_a_question_that_has_its_answer_survives_closing(address: str) -> None:
     memory = HybridMemory(EMBEDDER, address)
     memory.add([Passage("Oslo lies in Norway.", id="a")])

@@ -243,7 +243,7 @@ class PostgresVectors:
             f"ORDER BY {order} LIMIT %s) SELECT {columns} FROM near "
             "JOIN passages p ON p.row = near.row JOIN vectors v ON v.row = near.row"
         )
-        return Statement(sql, [*where.parameters, *ordered, k])
+        return Statement(sql, [*where.parameters, *ordered, min(k, len(self._view))])
 
 
 @dataclass(slots=True)
@@ -362,7 +362,7 @@ class PostgresWords:
         )
         parameters = [
             *held.parameters, *population.parameters, K1 * B, terms, list(map(float, counts.values())), K1 * (1 - B),
-            *where.parameters, k,
+            *where.parameters, min(k, len(self)),
         ]  # fmt: skip
         return Statement(sql, parameters)
 
