@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from memory_helpers import FakeEmbedder, OpenStore
@@ -14,6 +17,7 @@ from test_store import assert_whole, contents
 from hybridmem_plugins import HybridMemory
 from hybridmem_plugins.errors import MemoryLockedError
 from hybridmem_plugins.memory.store import MemoryStore
+from hybridmem_plugins.memory.workers import Workers
 from hybridmem_plugins.passage import Passage
 
 HERE = Path(__file__).parent
@@ -329,6 +333,33 @@ assert len(store) == 67 and store.check().ok
 store.close()
 print("forked")
 """
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_threads_that_ask_at_once_after_a_fork_share_one_pool() -> None:
+    pool = Workers(2, "forked-pool")
+    pool.submit(int).result()
+    process = os.fork()
+    if not process:
+        try:
+            threading.Timer(20, os._exit, [3]).start()  # where it hangs
+            making, start, turn = ThreadPoolExecutor.__init__, threading.Barrier(8), itertools.count()
+
+            def slowly(*arguments: Any, **options: Any) -> None:
+                time.sleep(0.05 * next(turn))
+                making(*arguments, **options)
+
+            ThreadPoolExecutor.__init__ = slowly  # type: ignore[method-assign]
+            askers = [threading.Thread(target=lambda: (start.wait(), pool.submit(int).result())) for _ in range(8)]
+            for asker in askers:
+                asker.start()
+            for asker in askers:
+                asker.join()
+            os._exit(int(sum(thread.name.startswith("forked-pool") for thread in threading.enumerate()) > 2))
+        finally:
+            os._exit(2)
+    assert os.waitpid(process, 0)[1] == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

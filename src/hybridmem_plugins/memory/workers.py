@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakSet
 
-T = TypeVar("T")
-P = ParamSpec("P")
+_pools: WeakSet[Workers] = WeakSet()
 
 
 class Workers(ThreadPoolExecutor):
@@ -23,10 +21,17 @@ class Workers(ThreadPoolExecutor):
         super().__init__(count, thread_name_prefix=name)
         self._count = count
         self._name = name
-        self._process = os.getpid()
+        _pools.add(self)
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call a function in one of the threads; see `ThreadPoolExecutor.submit`."""
-        if self._process != os.getpid():
-            Workers.__init__(self, self._count, self._name)
-        return super().submit(fn, *args, **kwargs)
+    def start_anew(self) -> None:
+        """Forget the threads of the process that this one was forked from, and what they were to do."""
+        super().__init__(self._count, thread_name_prefix=self._name)
+
+
+def _start_anew() -> None:
+    for pool in list(_pools):
+        pool.start_anew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where no process forks
+    os.register_at_fork(after_in_child=_start_anew)
