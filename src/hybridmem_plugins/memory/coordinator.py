@@ -83,12 +83,14 @@ class Coordinator:
         if known is not None:
             yield known
             return
+        with self._lock.read():
+            self.check_open()
+            with self.journal.snapshot() as snapshot:
+                if snapshot.version() == self.caches.version:
+                    yield from self._reading(snapshot)
+                    return
         with ExitStack() as stack:
-            self._local.snapshot = snapshot = self._enter_level(stack)
-            try:
-                yield snapshot
-            finally:
-                self._local.snapshot = None
+            yield from self._reading(self._enter_level(stack))
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
@@ -185,15 +187,16 @@ class Coordinator:
         self._lock, self._writer = ReadWriteLock(), threading.Lock()
         self.journal.leave_parent()
 
+    def _reading(self, snapshot: Snapshot) -> Iterator[Snapshot]:
+        """Let this thread know what it is reading."""
+        self._local.snapshot = snapshot
+        try:
+            yield snapshot
+        finally:
+            self._local.snapshot = None
+
     def _enter_level(self, stack: ExitStack) -> Snapshot:
-        """Take the read lock and a snapshot, with the caches at the same version."""
-        with ExitStack() as attempt:
-            attempt.enter_context(self._lock.read())
-            self.check_open()
-            snapshot = attempt.enter_context(self.journal.snapshot())
-            if snapshot.version() == self.caches.version:
-                stack.push(attempt.pop_all())
-                return snapshot
+        """Take a snapshot, bring the caches to its version, and hold the read lock."""
         with ExitStack() as attempt:
             self._lock.acquire_write()
             try:

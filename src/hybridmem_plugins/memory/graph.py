@@ -255,8 +255,7 @@ class KnowledgeGraph:
     def mentions_of(self, rows: Sequence[int], allowed: Mask | None = None) -> dict[int, list[str]]:
         """Return the names that passages mention, in order of appearance."""
         reach, succ = Reach(self._parts, allowed), self._graph._succ
-        names = {row: succ[self._nodes[row]].items() for row in rows}
-        return {row: [name for name, edges in own if reach.mentions(name, edges)] for row, own in names.items()}
+        return {row: reach.mentioned(succ[self._nodes[row]]) for row in rows}
 
     def mentions(self, row: int) -> list[str]:
         """Return the names that a passage mentions, in order of appearance."""

@@ -158,7 +158,7 @@ class LexicalIndex(TokenTable):
         """Return what each token adds to the score of each row, shape `(rows, tokens)`.
 
         Args:
-            tokens: Tokens of a query.
+            tokens: Distinct tokens of a query.
             rows: Rows that the mask allows.
             allowed: Mask over rows; None counts all.
 

@@ -24,18 +24,18 @@ def token_positions(starts: NDArray[np.int64], lengths: Ints) -> NDArray[np.int6
 
 
 def count_terms(tokens: Ints, starts: NDArray[np.int64], lengths: Ints, terms: Ints) -> NDArray[np.int64]:
-    """Return how often each term stands in each of some sequences, shape `(sequences, terms)`.
+    """Return how often each of some distinct terms stands in each of some sequences, shape `(sequences, terms)`.
 
     >>> count_terms(np.array([4, 5, 4, 9]), np.array([0, 3]), np.array([3, 1]), np.array([4, 9])).tolist()
     [[2, 0], [0, 1]]
     """
-    read = tokens[token_positions(starts, lengths)]
-    wanted = np.zeros(int(max(read.max(initial=0), terms.max(initial=0))) + 1, dtype=np.bool_)
-    wanted[terms] = True
-    places = np.flatnonzero(wanted[read])
-    found, columns = (read[places][:, None] == terms).nonzero()
-    owners = np.repeat(np.arange(len(starts)), lengths)[places[found]]
-    counts = np.bincount(owners * len(terms) + columns, minlength=len(starts) * len(terms))
+    read = tokens.take(token_positions(starts, lengths))
+    column_of = np.full(int(max(read.max(initial=0), terms.max(initial=0))) + 1, -1, dtype=np.int32)
+    column_of[terms] = np.arange(len(terms))
+    columns = column_of.take(read)
+    places = np.flatnonzero(columns >= 0)
+    owners = np.searchsorted(np.cumsum(lengths), places, side="right")
+    counts = np.bincount(owners * len(terms) + columns[places], minlength=len(starts) * len(terms))
     return counts.reshape(len(starts), len(terms))
 
 

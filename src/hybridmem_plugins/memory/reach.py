@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,9 +120,9 @@ class Reach:
                 continue
             names = parts.succ[node]
             # In an order that does not tell when each became known, so that a reopened memory gives the same paths.
-            mentioned = sorted([name for name, edges in names.items() if self.mentions(name, edges)])
+            mentioned = sorted(self.mentioned(names))
             if "forward" in kinds:
-                for name in maximal([name for name in mentioned if self._is_title(name)]):
+                for name in maximal(self._titles(mentioned)):
                     info = self.info(name)
                     walk.add(row, info.definers, Link("forward", name, info.meanings, info.mentions))
             if "shared" in kinds:
@@ -132,32 +132,46 @@ class Reach:
                 self._follow(walk, row, "backward", defined, 1, MAX_MENTIONS_BACKWARD)
         return walk.steps()
 
-    def mentions(self, name: str, edges: dict[str, dict[str, Any]]) -> bool:
-        """Tell whether an edge is a mention: what is a name only as a title is none where no such title is allowed."""
-        return edges is not DEFINES and (self._allowed is None or edges is not SAID_TITLE or self._is_title(name))
+    def mentioned(self, names: Mapping[str, dict[str, dict[str, Any]]]) -> list[str]:
+        """Return those of a passage's names that it mentions.
 
-    def _is_title(self, name: str) -> bool:
-        allowed, definers = self._allowed, self._parts.titles.definers.get(name, ())
-        return bool(definers) if allowed is None else any(allowed[row] for row in definers)
+        What is a name only as a title is none where no passage of that title is allowed.
+
+        Args:
+            names: What the passage leads to, with the edges.
+        """
+        said = [name for name, edges in names.items() if edges is not DEFINES]
+        if self._allowed is None:
+            return said
+        return [name for name in said if names[name] is not SAID_TITLE or self._definers(name)]
+
+    def _titles(self, names: Sequence[str]) -> list[str]:
+        """Return those of some names that are titles of allowed passages."""
+        definers = self._parts.titles.definers
+        titles = [name for name in names if name in definers]
+        return titles if self._allowed is None else [name for name in titles if self._definers(name)]
 
     def _follow(self, walk: Columns, row: int, kind: StepKind, names: Sequence[str], least: int, most: int) -> None:
         """Add the steps to the passages that mention names, where these are so many."""
         for name, count in zip(names, self._mentions(names), strict=True):
             if least <= count <= most:
-                walk.add(row, self._rows(name), Link(kind, name, self.info(name).meanings, count))
+                walk.add(row, self._rows(name), Link(kind, name, self._meanings(self._definers(name)), count))
 
     def _info(self, name: str) -> NameInfo:
-        parts, allowed = self._parts, self._allowed
-        definers: Sequence[int] = parts.titles.definers.get(name, ())
-        if allowed is not None and definers:
-            definers = [row for row in definers if allowed[row]]
+        definers = self._definers(name)
         mentions = min(self._mentions([name])[0], MAX_MENTIONS_BACKWARD + 1)
-        if len(definers) > MAX_DEFINERS:
-            return NameInfo((), len(definers), mentions)
-        meanings = len(definers)
-        if meanings > 1:
-            meanings = len({parts.data[parts.nodes[row]]["title"] for row in definers})
-        return NameInfo(tuple(definers), meanings, mentions)
+        return NameInfo(tuple(definers) if len(definers) <= MAX_DEFINERS else (), self._meanings(definers), mentions)
+
+    def _definers(self, name: str) -> Sequence[int]:
+        allowed, definers = self._allowed, self._parts.titles.definers.get(name, ())
+        return definers if allowed is None or not definers else [row for row in definers if allowed[row]]
+
+    def _meanings(self, definers: Sequence[int]) -> int:
+        """Return how many different titles passages have, or how many they are where these are too many to look at."""
+        if len(definers) < 2 or len(definers) > MAX_DEFINERS:
+            return len(definers)
+        data, nodes = self._parts.data, self._parts.nodes
+        return len({data[nodes[row]]["title"] for row in definers})
 
     def _mentions(self, names: Sequence[str]) -> list[int]:
         """Return how many passages mention each of some names; with a filter, counted up to one too many."""
@@ -176,7 +190,7 @@ class Reach:
         assert allowed is not None
         assert mask is not None
         said = parts.pred[name]
-        foreign = name in parts.titles.definers and not self._is_title(name)
+        foreign = name in parts.titles.definers and not self._definers(name)
         if len(said) <= _FEW:
             return sorted([row for row in parts.mentioning(name, as_title=not foreign) if allowed[row]])
         hub = parts.hubs.get(name)

@@ -127,14 +127,14 @@ def strongest(evidence: Evidence, strength: Floats) -> int:
 
 
 def _situation(question: Question, base: Floats, ranker: Ranker) -> Situation:
-    likelihood = np.sort(ranker.seed_likelihood(base))[::-1]
-    top = int(np.argmax(ranker.seed_likelihood(base))) if len(base) else 0
+    likelihood = ranker.seed_likelihood(base)
+    best = np.sort(likelihood)[::-1]
     return Situation(
         question.text,
         tuple(link.name for link in question.titles),
-        confidence=float(likelihood[0]) if len(base) else 0.0,
-        margin=float(likelihood[0] - likelihood[1]) if len(base) > 1 else 0.0,
-        coverage=float(base[top, _COVERAGE]) if len(base) else 0.0,
+        confidence=float(best[0]) if len(base) else 0.0,
+        margin=float(best[0] - best[1]) if len(base) > 1 else 0.0,
+        coverage=float(base[np.argmax(likelihood), _COVERAGE]) if len(base) else 0.0,
     )
 
 

@@ -117,13 +117,14 @@ class Evidence:
         if self._top_rest is None:
             self._top_rest = max(float(rest_similarity.max(initial=0)), 1e-6)
         covered = (gains > 0) * self._share
-        links = [self._links.get(row, _NO_LINK) for row in rows]
-        features = np.empty((len(rows), len(BASE_FEATURES)), dtype=np.float32)
+        features = np.zeros((len(rows), len(BASE_FEATURES)), dtype=np.float32)
         features[:, 0] = similarity / max(float(self.semantic.scores.max(initial=0)), 1e-6)
         features[:, 1] = _reciprocal_ranks(rows, self._semantic_ranks)
         features[:, 2] = gains.sum(axis=1) / max(float(self.lexical.scores.max(initial=0)), 1e-6)
         features[:, 3] = _reciprocal_ranks(rows, self._lexical_ranks)
-        features[:, 4:6] = np.array(links, dtype=np.float32).reshape(-1, 2)
+        for place, row in enumerate(rows):
+            if row in self._links:  # few are
+                features[place, 4:6] = self._links[row]
         features[:, 6] = rest_similarity / self._top_rest
         features[:, 7] = covered.sum(axis=1)
         return np.clip(features, -1, 1, out=features), covered

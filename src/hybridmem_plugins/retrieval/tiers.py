@@ -42,7 +42,7 @@ class LexicalTier(Protocol):
         ...
 
     def gains(self, tokens: Sequence[str], rows: Sequence[int] | Rows, allowed: Any = None) -> Floats:
-        """Return what each token adds to the score of each row, shape `(rows, tokens)`."""
+        """Return what each of some distinct tokens adds to the score of each row, shape `(rows, tokens)`."""
         ...
 
     def idf(self, tokens: Sequence[str], allowed: Any = None) -> Floats:

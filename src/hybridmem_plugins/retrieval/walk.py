@@ -104,22 +104,25 @@ class _Walker:
         """Take steps from sources of known strength."""
         if not len(steps):
             return
-        weight = np.array([strength[row] for row in steps.source.tolist()]) * _damping(steps.links)[steps.link]
+        columns = np.array([_COLUMN[link.kind] for link in steps.links])
+        weight = np.array([strength[row] for row in steps.source.tolist()])
+        weight *= _damping(steps.links, columns)[steps.link]
         self._meet(steps.target, weight)
         target = np.array([self._index.get(row, -1) for row in steps.target.tolist()])
         kept = np.flatnonzero(target >= 0)
         closest, ranks = self._closest(steps.link[kept], target[kept])
         kept = kept[closest]
         target, link = target[kept], steps.link[kept]
-        column = np.array([_COLUMN[kind] for kind, *_ in steps.links])[link]
+        column = columns[link]
         crowded = np.where(column == _COLUMN["forward"], crowding(ranks), 1.0)
         weight = (weight[kept] * crowded).astype(np.float32)
         source = np.array([self._index[row] for row in steps.source[kept].tolist()], dtype=np.int64)
         new = np.maximum(self._covered[target] - self._covered[source], 0).sum(axis=1)
         rest = np.maximum(self._base[target, _REST], 0)
+        flat, place = self._features.reshape(-1), target * len(WALK_FEATURES) + column
         for offset, value in enumerate((weight, weight * new, weight * rest)):
-            np.maximum.at(self._features, (target, column + offset), value)
-        self._arrive(target, source, [steps.links[i] for i in link.tolist()], weight * (1 + new + rest), hops)
+            np.maximum.at(flat, place + offset, value)  # with one index in half the time that two take
+        self._arrive(target, source, link, steps.links, weight * (1 + new + rest), hops)
 
     def strongest(self, count: int, seeds: dict[int, float]) -> dict[int, float]:
         """Return the passages found by stepping forward or back, and how strong they are as seeds."""
@@ -161,23 +164,35 @@ class _Walker:
         return kept, ranks[kept]
 
     def _arrive(
-        self, target: NDArray[np.int64], source: NDArray[np.int64], links: list[Link], value: Floats, hops: int
+        self,
+        target: NDArray[np.int64],
+        source: NDArray[np.int64],
+        link: NDArray[np.int64],
+        links: list[Link],
+        value: Floats,
+        hops: int,
     ) -> None:
         """Remember the strongest way to each target."""
         order = np.lexsort((source, -value, target))
         first = np.ones(len(order), dtype=np.bool_)
         first[1:] = target[order][1:] != target[order][:-1]
-        for i in order[first].tolist():
-            row, strength = self._rows[target[i]], float(value[i])
+        best = order[first]
+        ways = zip(*(column[best].tolist() for column in (target, source, link, value)), strict=True)
+        for place, origin, name, strength in ways:
+            row = self._rows[place]
             if row not in self._arrivals or strength > self._arrivals[row][0]:
-                self._arrivals[row] = strength, Arrival(self._rows[source[i]], links[i], hops)
+                self._arrivals[row] = strength, Arrival(self._rows[origin], links[name], hops)
 
 
-def _damping(links: list[Link]) -> NDArray[np.float64]:
-    """Return how much each link is worth: much said names and names of many things say little."""
+def _damping(links: list[Link], columns: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how much each link is worth: much said names and names of many things say little.
+
+    Args:
+        links: The links.
+        columns: The first column of each link's kind.
+    """
     mentions = np.array([max(1, link.mentions) for link in links], dtype=np.float64)
     meanings = np.array([max(1, link.meanings) for link in links], dtype=np.float64)
-    kinds = np.array([_COLUMN[link.kind] for link in links])
     forward = 1 / (1 + np.log1p(mentions) / 4) / np.sqrt(meanings)
-    others = mentions ** np.where(kinds == _COLUMN["backward"], -1.0, -0.5)
-    return np.where(kinds == _COLUMN["forward"], forward, others)
+    others = mentions ** np.where(columns == _COLUMN["backward"], -1.0, -0.5)
+    return np.where(columns == _COLUMN["forward"], forward, others)
