@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hybridmem_plugins.augmentation.answers import normalise_answer, whole_words
+from hybridmem_plugins.augmentation.answers import whole_words
 from hybridmem_plugins.passage import Passage
 
 
@@ -166,7 +166,7 @@ def read_example(
         title_key: Metadata key that holds a title.
 
     Raises:
-        ValueError: Something is missing, the answer is not in its gold or is yes or no; the message names the row.
+        ValueError: Something is missing or the answer is not in its gold; the message names the row.
 
     >>> read_example({"id": "q1", "question": "Who?", "answers": ["Ada"], "context": "It was Ada."}).spans
     (('Ada',),)
@@ -184,13 +184,6 @@ def read_example(
     except ValueError as error:
         msg = f"Row {row!r}: {error}."
         raise ValueError(msg) from error
-    verdict = next((answer for answer in answers if normalise_answer(answer) in ("yes", "no")), None)
-    if verdict is not None:
-        msg = (
-            f"Row {row!r}: its answer {verdict!r} is a verdict on what passages say, and no words of theirs, so nobody "
-            "could tell whether noise left it true. Build with on_bad_row='skip' to leave such rows out."
-        )
-        raise ValueError(msg)
     gold = _gold(item, fields, row, find, title_key)
     located = [_locate(answer, gold) for answer in answers]
     found = [(whole, spans) for whole, spans in located if spans]
