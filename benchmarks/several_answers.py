@@ -40,7 +40,7 @@ from hybridmem_plugins.finetuning.sets import read_rows
 from hybridmem_plugins.finetuning.trainer import Trainer
 from hybridmem_plugins.generation import loading
 from hybridmem_plugins.generation.chat import render_chat
-from hybridmem_plugins.generation.reading import contexts_of, find_evidence, find_leads
+from hybridmem_plugins.generation.reading import FULLER, _agree, contexts_of, find_evidence, find_leads
 from hybridmem_plugins.passage import Passage
 
 DEVIATIONS, LONGEST, KEPT = 5, 16, 4
@@ -447,9 +447,11 @@ def settle(question, scores, share):
     ]
     if sum(odds for *_, odds, _ in entries) < 1.0:
         return ABSTENTION
-    agreed = [sum(o[2] for o in entries if o[3] <= one[3] or one[3] <= o[3]) for one in entries]
+    agreed = [sum(other[2] for other in entries if _agree(one[3], other[3])) for one in entries]
     best = entries[max(range(len(entries)), key=lambda n: (agreed[n], entries[n][2]))]
-    fuller = [one for one in entries if one[3] > best[3] and len(one[3] - best[3]) <= 4 and one[2] >= share * best[2]]
+    fuller = [
+        one for one in entries if one[3] > best[3] and len(one[3] - best[3]) <= FULLER and one[2] >= share * best[2]
+    ]
     at, text, *_ = max(fuller, key=lambda one: one[2], default=best)
     return f"[{at + 1}] {text}"
 

@@ -27,6 +27,11 @@ def random_for(seed: int, *names: object) -> random.Random:
     return random.Random(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big"))
 
 
+def row_passage(fields: Mapping[str, Any]) -> Passage:
+    """Return one of the passages of a row, in which they are plain JSON."""
+    return Passage(fields["text"], fields["title"], fields["id"], fields["metadata"])
+
+
 class Change(NamedTuple):
     """One replacement that an operator proposes in a text: `text[start:end]` becomes `after`."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
-from hybridmem_plugins.augmentation.edits import Draft, replay
+from hybridmem_plugins.augmentation.edits import Draft, replay, row_passage
 from hybridmem_plugins.augmentation.examples import Example
 from hybridmem_plugins.augmentation.marks import marked
 from hybridmem_plugins.augmentation.operators.adversarial import PAYLOADS
@@ -32,9 +32,13 @@ def supported_answer(draft: Draft, example: Example) -> str | None:
     Returns:
         The first form of the answer that is there in full, or None.
     """
-    golds = [passage for passage, role in zip(draft.passages, draft.roles, strict=True) if role in GOLD_ROLES]
-    form = _form_in([passage.text for passage in golds], example.spans)
+    golds = _golds(draft)
+    form = _form_in([gold.text for gold in golds], example.spans)
     return example.answers[form] if form is not None and _steps_remain(golds, example) else None
+
+
+def _golds(draft: Draft) -> list[Passage]:
+    return [passage for passage, role in zip(draft.passages, draft.roles, strict=True) if role in GOLD_ROLES]
 
 
 def _form_in(texts: Sequence[str], forms: Iterable[Sequence[str]]) -> int | None:
@@ -99,10 +103,10 @@ def label(draft: Draft, example: Example, kind: str, supported: str | None) -> d
         sorted) and `severities` (by name).
     """
     names = sorted({edit.operator for edit in draft.edits})
-    golds = [passage.text for passage, role in zip(draft.passages, draft.roles, strict=True) if role in GOLD_ROLES]
     return {
         "kind": kind,
-        "answer_present": _form_in(golds, example.spans) is not None,
+        "answer_present": supported is not None
+        or _form_in([gold.text for gold in _golds(draft)], example.spans) is not None,
         "answerable": supported is not None,
         "abstain": supported is None,
         "contradiction": {**draft.planted, "passage": planted_index(draft)} if draft.planted else None,
@@ -159,7 +163,7 @@ def check_row(row: Mapping[str, Any], lookup: Callable[[str], Passage] | None = 
         problems.append("a wrong passage holds the answer")
     # False copies have the gold's title and date, which may rightly say the answer.
     heads = [p for p in others if p["role"] not in FALSE_ROLES] + ([] if present else golds)
-    if any(contains_answer(said_about(_passage(p)), giveaways) for p in heads):
+    if any(contains_answer(said_about(row_passage(p)), giveaways) for p in heads):
         problems.append("a title or metadata alone hold the answer")
     if (completion == ABSTENTION) != labels["abstain"] or labels["abstain"] == labels["answerable"]:
         problems.append("target and abstention label differ")
@@ -177,7 +181,7 @@ def check_row(row: Mapping[str, Any], lookup: Callable[[str], Passage] | None = 
 
 def _unfaithful(row: Mapping[str, Any], lookup: Callable[[str], Passage]) -> list[str]:
     """Hold a row against its log."""
-    if replay(list(map(_passage, row["clean"])), row["edits"], lookup) != list(map(_passage, row["passages"])):
+    if replay(list(map(row_passage, row["clean"])), row["edits"], lookup) != list(map(row_passage, row["passages"])):
         return ["the log does not lead from the clean to the noisy context"]
     own = [
         "".join("\n" if piece.operator in _OTHERS_WORDS else piece.text for piece in pieces)
@@ -187,7 +191,3 @@ def _unfaithful(row: Mapping[str, Any], lookup: Callable[[str], Passage]) -> lis
     if row["labels"]["answer_present"] and _form_in(own, row["answer_spans"]) is None:
         return ["labelled as present, but the answer is in inserted text alone"]
     return []
-
-
-def _passage(fields: Mapping[str, Any]) -> Passage:
-    return Passage(fields["text"], fields["title"], fields["id"], fields["metadata"])

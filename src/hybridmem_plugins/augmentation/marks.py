@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hybridmem_plugins.augmentation.edits import replay
+from hybridmem_plugins.augmentation.edits import replay, row_passage
 from hybridmem_plugins.passage import Passage
 
 
@@ -25,7 +25,7 @@ def marked(row: Mapping[str, Any], lookup: Callable[[str], Passage]) -> list[lis
     Raises:
         ValueError: The log does not fit the passages.
     """
-    passages = [Passage(p["text"], p["title"], p["id"], p["metadata"]) for p in row["clean"]]
+    passages = list(map(row_passage, row["clean"]))
     texts = {str(passage.id): [Piece(passage.text)] for passage in passages}
     order = [str(passage.id) for passage in passages]
     for edit in row["edits"]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridmem_plugins.augmentation.detectors import DETECTED_TEXT, detect
+from hybridmem_plugins.augmentation.edits import row_passage
 from hybridmem_plugins.augmentation.pools import as_search, relevance
 from hybridmem_plugins.augmentation.traces import Trace, read_traces
 from hybridmem_plugins.passage import Passage
@@ -96,7 +97,7 @@ class NoiseProfile:
         return cls.from_traces(
             Trace(
                 row["question"],
-                tuple(Passage(p["text"], p["title"], p["id"], p["metadata"]) for p in row["passages"]),
+                tuple(map(row_passage, row["passages"])),
                 frozenset(row["gold_ids"]),
             )
             for row in rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -69,10 +70,13 @@ def compare(
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in comparison.records)
     asked = f"hybridmem compare {data if data == 'samples' else 'DATA'} --output OUT"
     asked += " --train-closed-book" if closed_book else ""
-    options = {
-        "--adapter": (adapter, "smollm2-135m"), "--limit": (limit, None), "-k": (k, 4), "--budget": (budget, 768),
-        "--absent": (absent, 5), "--max-new-tokens": (max_new_tokens, 48), "--dtype": (dtype, None),
+    given = {
+        "adapter": adapter, "limit": limit, "k": k, "budget": budget, "absent": absent,
+        "max_new_tokens": max_new_tokens, "dtype": dtype,
     }  # fmt: skip
-    asked += "".join(f" {name} {value}" for name, (value, usual) in options.items() if value != usual)
+    usual = inspect.signature(compare).parameters
+    for name, value in given.items():
+        if value != usual[name].default:
+            asked += f" {'-k' if name == 'k' else '--' + name.replace('_', '-')} {value}"
     for written in write_report(comparison, costs, output, asked):
         typer.echo(f"Wrote {written}")
