@@ -34,19 +34,21 @@ from pathlib import Path
 import finetune
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
 from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template, read_reply
+from hybridmem_plugins.finetuning import guard, guarded_sft
 from hybridmem_plugins.finetuning.evaluate import _scored, as_passages
 from hybridmem_plugins.finetuning.rows import IGNORED, EncodedRow
 from hybridmem_plugins.finetuning.sets import read_rows
 from hybridmem_plugins.finetuning.trainer import Trainer
-from hybridmem_plugins.generation import loading
+from hybridmem_plugins.generation import LocalModel, loading
 from hybridmem_plugins.generation.chat import render_chat
-from hybridmem_plugins.generation.reading import FULLER, _agree, contexts_of, find_evidence, find_leads
+from hybridmem_plugins.generation.evidence import find_evidence
+from hybridmem_plugins.generation.reading import FULLER, _agree, contexts_of, find_leads
 from hybridmem_plugins.passage import Passage
 
 DEVIATIONS, LONGEST, KEPT = 5, 16, 4
 """Ways to deviate that are followed, tokens of an answer, and answers that are kept of a passage."""
 
-LONGEST_PROMPT = 1900
+LONGEST_PROMPT, COLLATE = 1900, guarded_sft.collate
 _SINGLE = re.compile(r"\APassages:\n```\n\[1\] ?(.*?)\n(.*)\n```\n\nQuestion: (.*)\Z", re.DOTALL)
 _STARTED = time.time()
 
@@ -99,112 +101,128 @@ class Reader:
         model = loading.attach_adapter(model, "reader", adapter).merge_and_unload()
         self.torch, self.tokens = torch, Tokens(loading.load_tokenizer(folder))
         self.model = model.to(torch.bfloat16 if options.device == "cuda" else torch.float32).eval()
-        self.device, self.batch = options.device, options.batch
+        self.device, self.room = options.device, options.room
 
     def _batches(self, prompts):
-        """Yield prompts of like length together, padded on the left: their places, ids, mask and positions."""
-        torch = self.torch
+        """Yield the places of prompts of like length, with no more tokens together than there is room for."""
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-        for start in range(0, len(order), self.batch):
-            places = order[start : start + self.batch]
-            width = max(len(prompts[place]) for place in places)
-            padding = [width - len(prompts[place]) for place in places]
-            pairs = list(zip(padding, places, strict=True))
-            ids = torch.tensor([[self.tokens.end] * pad + prompts[place] for pad, place in pairs], device=self.device)
-            mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in padding], device=self.device)
-            yield places, ids, mask, (mask.cumsum(1) - 1).clamp(min=0)
+        while order:
+            count, width = 0, 0
+            for place in order:
+                width = max(width, len(prompts[place]))
+                if count and width * (count + 1) > self.room:
+                    break
+                count += 1
+            yield order[:count]
+            order = order[count:]
 
-    def _last_logits(self, prompts, keep=1):
-        with self.torch.inference_mode():
-            for places, ids, mask, positions in self._batches(prompts):
-                kept = min(ids.shape[1], keep if isinstance(keep, int) else 1 + max(keep[place] for place in places))
-                logits = self.model(
-                    input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=kept, use_cache=False
-                ).logits
-                yield places, ids, logits
+    def _padded(self, rows):
+        """Return rows padded on the left: their ids, and which of them are real."""
+        torch, width = self.torch, max(map(len, rows))
+        ids = torch.tensor([[self.tokens.end] * (width - len(row)) + row for row in rows], device=self.device)
+        real = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self.device)
+        return ids, real
 
-    def measures(self, asked):
-        """Return the margin of refusing and the mean log-probability of the question, for `Tokens.prompt`s."""
-        found = [(0.0, 0.0)] * len(asked)
-        for places, ids, logits in self._last_logits([one[0] for one in asked], [one[1] for one in asked]):
-            for number, place in enumerate(places):
-                _, tail, after = asked[place]
-                first = logits[number, -1].float()
-                margin = float(first[self.tokens.refusing])
-                first[self.tokens.refusing] = -math.inf
-                question = 0.0
-                if tail > after:
-                    told = logits[number, -tail - 1 : logits.shape[1] - after - 1].float().log_softmax(-1)
-                    wanted = ids[number, ids.shape[1] - tail : ids.shape[1] - after]
-                    question = float(told.gather(1, wanted[:, None]).mean())
-                found[place] = (margin - float(first.max()), question)
-        return found
+    def _run(self, ids, mask, cache=None, kept=1):
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        return self.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=kept,
+            past_key_values=cache, use_cache=cache is not None,
+        )  # fmt: skip
 
     def weigh(self, prompts):
         """Return how much likelier Yes is than No, in nats."""
         found = [0.0] * len(prompts)
-        for places, _, logits in self._last_logits(prompts):
-            last = logits[:, -1].float()
-            for place, odds in zip(places, (last[:, self.tokens.yes] - last[:, self.tokens.no]).tolist(), strict=True):
-                found[place] = odds
+        with self.torch.inference_mode():
+            for places in self._batches(prompts):
+                last = self._run(*self._padded([prompts[place] for place in places])).logits[:, -1].float()
+                odds = (last[:, self.tokens.yes] - last[:, self.tokens.no]).tolist()
+                for place, one in zip(places, odds, strict=True):
+                    found[place] = one
         return found
 
-    def greedy(self, prompts):
-        """Return, for each prompt, the likeliest tokens, their log-probabilities, and the four next best of each."""
-        torch, found = self.torch, [None] * len(prompts)
-        with torch.inference_mode():
-            for places, ids, mask, positions in self._batches(prompts):
-                out = self.model(
-                    input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, use_cache=True
-                )
-                last, steps = positions[:, -1:], []
-                done = torch.zeros(len(places), dtype=torch.bool, device=self.device)
-                while True:
-                    values, tokens = out.logits[:, -1].float().log_softmax(-1).topk(5, -1)
-                    steps.append((tokens, values))
-                    done |= tokens[:, 0] == self.tokens.end
-                    if len(steps) == LONGEST or bool(done.all()):
-                        break
-                    mask, last = torch.cat([mask, mask.new_ones(len(places), 1)], 1), last + 1
-                    out = self.model(
-                        input_ids=tokens[:, :1], attention_mask=mask, position_ids=last, use_cache=True,
-                        past_key_values=out.past_key_values,
-                    )  # fmt: skip
-                told = torch.stack([one for one, _ in steps], 1).tolist()
-                sure = torch.stack([one for _, one in steps], 1).tolist()
-                for number, place in enumerate(places):
-                    chosen = [step[0] for step in told[number]]
-                    size = chosen.index(self.tokens.end) + 1 if self.tokens.end in chosen else len(chosen)
-                    found[place] = (told[number][:size], sure[number][:size])
-        return found
+    def read(self, asked):
+        """Return, for each context, the margin of refusing, the mean log-probability of the question and the answers.
 
-    def answers(self, contexts):
-        """Return up to `KEPT` distinct answers of each context, the likeliest first: its text, its log-probability.
-
-        Others than the likeliest must stand in the passage.
+        These are up to `KEPT` distinct ones, the likeliest first, each with its log-probability. Others than the
+        likeliest must stand in the passage.
 
         Args:
-            contexts: A passage's text with its title, and the prompt.
+            asked: What the passage says, with its title, and the prompt, from `Tokens.prompt`.
         """
-        starts = [prompt + self.tokens.cited for _, prompt in contexts]
-        first = self.greedy(starts)
+        found = [None] * len(asked)
+        with self.torch.inference_mode():
+            for places in self._batches([prompt for _, (prompt, _, _) in asked]):
+                for place, one in zip(places, self._read([asked[place] for place in places]), strict=True):
+                    found[place] = one
+        return found
+
+    def _read(self, asked):
+        from transformers import DynamicCache
+
+        ids, mask = self._padded([prompt for _, (prompt, _, _) in asked])
+        cache, width = DynamicCache(), ids.shape[1]
+        logits = self._run(ids, mask, cache, 1 + max(tail for _, (_, tail, _) in asked)).logits
+        measures = [self._measures(logits[n], ids[n], *asked[n][1][1:]) for n in range(len(asked))]
+        del logits
+        first = self._greedy([self.tokens.cited] * len(asked), mask, cache)
         found = [[(self.tokens.text([one[0] for one in told]), sum(one[0] for one in sure))] for told, sure in first]
-        ways = []
-        for place, (told, sure) in enumerate(first):
-            before, own = 0.0, []
-            for step, (tokens, values) in enumerate(zip(told, sure, strict=True)):
-                for token, value in zip(tokens[1:], values[1:], strict=True):
-                    if step or token not in (self.tokens.end, self.tokens.refusing):
-                        own.append((before + value, place, [one[0] for one in told[:step]] + [token]))
-                before += values[0]
-            ways += sorted(own, key=lambda way: -way[0])[:DEVIATIONS]
-        running = [way for way in ways if way[2][-1] != self.tokens.end]
-        more = iter(self.greedy([starts[place] + ids for _, place, ids in running]))
-        for sure, place, ids in ways:
-            told, values = next(more) if ids[-1] != self.tokens.end else ([], [])
-            text = self.tokens.text(ids + [one[0] for one in told])
-            found[place].append((text, sure + sum(one[0] for one in values)))
-        return [_distinct(own, said) for own, (said, _) in zip(found, contexts, strict=True)]
+        ways = [self._ways(told, sure) for told, sure in first]
+        for number in range(max(map(len, ways))):
+            cache.crop(width - cache.get_seq_length())
+            taken = [own[number] if number < len(own) else (0.0, [self.tokens.end]) for own in ways]
+            more = self._greedy([self.tokens.cited + started for _, started in taken], mask, cache)
+            for own, (sure, started), (told, values), kept in zip(ways, taken, more, found, strict=True):
+                if number < len(own):
+                    ended = started[-1] == self.tokens.end
+                    text = self.tokens.text(started + [one[0] for one in ([] if ended else told)])
+                    kept.append((text, sure + sum(one[0] for one in ([] if ended else values))))
+        return [
+            (*measure, _distinct(own, said)) for measure, own, (said, _) in zip(measures, found, asked, strict=True)
+        ]
+
+    def _measures(self, logits, ids, tail, after):
+        first, question = logits[-1].float(), 0.0
+        margin = float(first[self.tokens.refusing])
+        first[self.tokens.refusing] = -math.inf
+        if tail > after:
+            told = logits[-tail - 1 : len(logits) - after - 1].float().log_softmax(-1)
+            question = float(told.gather(1, ids[len(ids) - tail : len(ids) - after][:, None]).mean())
+        return margin - float(first.max()), question
+
+    def _ways(self, told, sure):
+        """Return the likeliest beginnings that deviate at their last token: log-probabilities and tokens."""
+        before, ways = 0.0, []
+        for step, (tokens, values) in enumerate(zip(told, sure, strict=True)):
+            for token, value in zip(tokens[1:], values[1:], strict=True):
+                if step or token not in (self.tokens.end, self.tokens.refusing):
+                    ways.append((before + value, [one[0] for one in told[:step]] + [token]))
+            before += values[0]
+        return sorted(ways, key=lambda way: -way[0])[:DEVIATIONS]
+
+    def _greedy(self, begun, mask, cache):
+        """Return the likeliest tokens after each prompt in the cache and what is begun, their log-probabilities, and
+        the four next best of each.
+        """
+        torch = self.torch
+        ids, real = self._padded(begun)
+        done, steps = torch.zeros(len(begun), dtype=torch.bool, device=self.device), []
+        while True:
+            mask = torch.cat([mask, real], 1)
+            values, tokens = self._run(ids, mask, cache).logits[:, -1].float().log_softmax(-1).topk(5, -1)
+            steps.append((tokens, values))
+            done |= tokens[:, 0] == self.tokens.end
+            if len(steps) == LONGEST or bool(done.all()):
+                break
+            ids, real = tokens[:, :1], mask.new_ones(len(begun), 1)
+        told = torch.stack([one for one, _ in steps], 1).tolist()
+        sure = torch.stack([one for _, one in steps], 1).tolist()
+        found = []
+        for own, values in zip(told, sure, strict=True):
+            chosen = [step[0] for step in own]
+            size = chosen.index(self.tokens.end) + 1 if self.tokens.end in chosen else len(chosen)
+            found.append((own[:size], values[:size]))
+        return found
 
 
 def _distinct(answers, said):
@@ -228,7 +246,8 @@ def singles(options):
         reply = read_reply(row["completion"])
         answers = gold.get(row["id"].rpartition("/")[0], [] if reply.abstained else [reply.answer])
         told = dict(zip(("title", "text", "question"), shown.groups(), strict=True))
-        made.setdefault(shown[0], {"id": row["id"], **told, "answers": answers, "absent": reply.abstained})
+        own = {"id": row["id"], **told, "answers": answers, "absent": reply.abstained}
+        made.setdefault(shown[0], {**own, "completion": row["completion"]})
     finetune.write_lines(Path(options.work) / "singles.jsonl.xz", list(made.values()))
     say(len(made), "contexts")
 
@@ -242,16 +261,17 @@ def half(options):
     folder, count = Path(options.work), options.workers
     made = finetune.read_lines(folder / "rows/ours-s0.jsonl.xz")
     own = [row for row in made if half_of(row) == options.half][:: options.every]
-    own = random.Random(options.half).sample(own, min(len(own), 64 * options.steps))
+    own = random.Random(options.half).sample(own, min(len(own), options.size * options.steps))
     with multiprocessing.get_context("fork").Pool(count) as pool:
         parts = pool.map(partial(finetune.encode_rows, folder / "base", 768), [own[n::count] for n in range(count)])
     _train(options, folder / f"half{options.half}", [row for rows, _ in parts for row in rows], rate=2e-3)
     reader = Reader(options, folder / f"half{options.half}")
     asked = [row for row in finetune.read_lines(folder / "singles.jsonl.xz") if half_of(row) != options.half]
     asked = asked[:: options.every]
-    prompts = [reader.tokens.prompt(row["question"], [_passage(row)])[0] for row in asked]
-    told = reader.answers([(_said(_passage(row)), prompt) for row, prompt in zip(asked, prompts, strict=True)])
-    rows = [{**row, "candidates": own} for row, own in zip(asked, told, strict=True)]
+    asked = random.Random(options.half).sample(asked, min(len(asked), options.most))
+    prompts = [reader.tokens.prompt(row["question"], [_passage(row)]) for row in asked]
+    told = reader.read([(_said(_passage(row)), prompt) for row, prompt in zip(asked, prompts, strict=True)])
+    rows = [{**row, "candidates": own} for row, (*_, own) in zip(asked, told, strict=True)]
     finetune.write_json(folder / f"candidates{options.half}.json", rows)
     there = [[_right(row, text) for text, _ in row["candidates"]] for row in rows if not row["absent"]]
     say(
@@ -276,33 +296,137 @@ def _right(row, answer):
     return not row["absent"] and contains_answer(answer, row["answers"])
 
 
-def _train(options, out, rows, rate):
+def _train(options, out, rows, rate, guards=(), contrast=0.0):
     finetune.fast_float32()
     model = loading.load_base(Path(options.work) / "base", dtype="float32", device=options.device)
+    recipe = finetune.recipes.get_recipe("smollm2-135m").config
     config = replace(
-        finetune.recipes.get_recipe("smollm2-135m").config, kl_weight=0.0, learning_rate=rate, seed=options.seed,
-        compile=options.device == "cuda", batch_size=min(64, len(rows)),
-        epochs=max(1, -(-64 * options.steps // len(rows))),
+        recipe, kl_weight=recipe.kl_weight if guards else 0.0, learning_rate=rate, seed=options.seed,
+        compile=options.device == "cuda", batch_size=min(options.size, len(rows)),
+        epochs=max(1, -(-options.size * options.steps // len(rows))),
     )  # fmt: skip
+    if contrast:
+        guarded_sft.collate, guarded_sft.guarded_loss = collate_rivals, partial(contrasting_loss, contrast)
     trainer = Trainer(model, out, config, tokenizer=loading.load_tokenizer(Path(options.work) / "base"))
     trainer.model_name = loading.BUNDLED_NAME
-    result = trainer.train(rows, [], resume=False, progress=False, max_steps=options.steps)
-    say(out.name, "trained", result.steps, "steps on", len(rows), "rows")
+    result = trainer.train(rows, guards, resume=False, progress=False, max_steps=options.steps)
+    say(out.name, "trained", result.steps, "steps on", len(rows), "rows", result.log[-1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Contested(EncodedRow):
+    """A row whose answer is to be likelier than another one, a reader's mistake."""
+
+    rival: tuple[int, ...] = ()
+
+
+def collate_rivals(rows, held, pad_id, config, step):
+    """As `guarded_sft.collate`, with rivals as more rows."""
+    contested = [number for number, row in enumerate(rows) if getattr(row, "rival", ())]
+    rivals = []
+    for number in contested:
+        row, rival = rows[number], list(rows[number].rival)
+        prompt = row.input_ids[: len(row.input_ids) - guarded_sft._targets(row)]
+        rivals.append(EncodedRow(prompt + rival, [IGNORED] * len(prompt) + rival, [0] * (len(prompt) + len(rival))))
+    batch = COLLATE([*rows, *rivals], held, pad_id, config, step)
+    import torch
+
+    counts = torch.tensor([guarded_sft._targets(row) for row in (*rows, *rivals)])
+    owner = torch.arange(len(counts)).repeat_interleave(counts)
+    batch["answer_weight"] = batch["answer_weight"] * len(counts) / len(rows) * (owner < len(rows))
+    return {**batch, "owner": owner, "contested": torch.tensor(contested, dtype=torch.long)}
+
+
+def contrasting_loss(weight, model, inputs, config):
+    """As `guarded_sft.guarded_loss`, and how little likelier answers are than their rivals."""
+    import torch
+
+    states = guard.hidden_states(model, inputs["input_ids"]).flatten(0, 1)
+    sure = -torch.nn.functional.cross_entropy(
+        guard.head(model, states[inputs["answer_at"]]), inputs["answer_to"], reduction="none"
+    )
+    answers = -(sure * inputs["answer_weight"]).sum()
+    contested, rows = inputs["contested"], int(inputs["owner"][-1]) + 1
+    whole = torch.zeros(rows, device=sure.device).index_add(0, inputs["owner"], sure.float())
+    ahead = whole[contested] - whole[rows - len(contested) :]
+    contrast = torch.nn.functional.softplus(-ahead).sum() / max(1, rows - len(contested))
+    with torch.no_grad(), guard.without_adapter(model):
+        reference = guard.hidden_states(model, inputs["input_ids"][inputs["reference"]]).flatten(0, 1)
+    kl = guard.kl_to_base(model, states[inputs["kl_at"]], reference[inputs["kl_reference_at"]])
+    return answers + weight * contrast + config.kl_weight * kl, answers.detach(), kl.detach()
+
+
+def _candidates(options):
+    folder = Path(options.work)
+    return [row for half in range(2) for row in finetune.await_file(folder / f"candidates{half}.json", 1500)]
 
 
 def judge(options):
     """Train an adapter to tell right answers from wrong ones."""
-    folder, rng, rows = Path(options.work), random.Random(options.seed), []
-    told = [row for half in range(2) for row in finetune.await_file(folder / f"candidates{half}.json", 1500)]
-    for row in told:
+    _train(options, Path(options.work) / options.name, _judged_rows(options), rate=1e-3)
+
+
+def _judged_rows(options):
+    rng, rows = random.Random(options.seed), []
+    for row in _candidates(options):
         flags = [(text, _right(row, text)) for text, _ in row["candidates"]]
         good, bad = [one for one in flags if one[1]], [one for one in flags if not one[1]]
         rows += [(row, *one) for one in (good[:1] + bad[: 1 if row["absent"] else 2])]
     rng.shuffle(rows)
+    return _encoded(options, _encode_judged, rows)
+
+
+def _encoded(options, encode, rows):
     with multiprocessing.get_context("fork").Pool(options.workers) as pool:
         shares = [rows[n :: options.workers] for n in range(options.workers)]
-        encoded = [row for own in pool.map(partial(_encode_judged, folder / "base"), shares) for row in own]
-    _train(options, folder / options.name, encoded, rate=1e-3)
+        return [row for own in pool.map(partial(encode, Path(options.work) / "base"), shares) for row in own]
+
+
+def _encode_contested(folder, rows):
+    tokens, encoded = Tokens(loading.load_tokenizer(folder)), []
+    for row in rows:
+        wrong = [text for text, _ in row["candidates"] if not _right(row, text)]
+        prompt = tokens.prompt(row["question"], [_passage(row)])[0]
+        if wrong and len(prompt) < 700:
+            reply = [*tokens.ids(row["completion"]), tokens.end]
+            rival = (*tokens.ids(f"[1] {wrong[0]}"), tokens.end)
+            ids, labels = prompt + reply, [IGNORED] * len(prompt) + reply
+            encoded.append(Contested(ids, labels, [1] * (len(prompt) - 1) + [0] * (len(reply) + 1), rival))
+    return encoded
+
+
+def both(options):
+    """Train one adapter to read, under guard, with a share of rows that judge and a share that has rivals."""
+    made = _judged_rows(options) if options.judging else []
+    contested = _encoded(options, _encode_contested, _candidates(options)) if options.rivals else []
+    rng, count = random.Random(options.seed), options.size * options.steps
+    taken = [
+        _drawn(rng, own, share)
+        for own, share in ((made, int(options.judging * count)), (contested, int(options.rivals * count)))
+    ]
+    needs = argparse.Namespace(
+        **vars(options) | {
+            "recipe": finetune.recipes.get_recipe("smollm2-135m"), "arm": "ours", "items": "items", "leave": None,
+            "steps": (count - sum(map(len, taken))) // options.size,
+        }
+    )  # fmt: skip
+    encoded, guards, _ = finetune.encoded_rows(needs, needs.recipe.config)
+    encoded = [row for row in encoded if len(row.input_ids) <= 768]
+    say(options.name, len(encoded), "rows to read", *map(len, taken), "to judge and contested")
+    _train(options, Path(options.work) / options.name, [*encoded, *taken[0], *taken[1]], 2e-3, guards, options.contrast)
+    model = loading.load_base(Path(options.work) / "base", dtype="float32", device=options.device)
+    model = loading.attach_adapter(model, options.name, Path(options.work) / options.name)
+    local = LocalModel.from_objects(model, loading.load_tokenizer(Path(options.work) / "base"), batch_size=64)
+    losses = finetune.wiki_losses(options, local, options.name)
+    say(options.name, "perplexity", round(finetune.forgetting.perplexity(losses), 3))
+
+
+def _drawn(rng, rows, count):
+    """Draw so many rows, each again only when all were taken."""
+    drawn = []
+    while rows and len(drawn) < count:
+        drawn += rng.sample(rows, min(len(rows), count - len(drawn)))
+    return drawn
 
 
 def _encode_judged(folder, rows):
@@ -345,19 +469,17 @@ def read(options):
     _, asked, _ = _contexts(options)
     reader = Reader(options, options.adapter)
     prompts = [reader.tokens.prompt(question, passages) for question, passages in asked]
-    measures = reader.measures(prompts)
-    say("measured", len(asked), "contexts")
-    some = [place for place, (_, passages) in enumerate(asked) if passages]
-    told = reader.answers([(_said(asked[place][1][0]), prompts[place][0]) for place in some])
-    found = dict(zip(some, told, strict=True))
+    told = reader.read([
+        (_said(passages[0]) if passages else "", prompt) for (_, passages), prompt in zip(asked, prompts, strict=True)
+    ])  # fmt: skip
+    say("read", len(asked), "contexts")
     _write_told(
         options,
         [
-            {"refusal": refusal, "question": question, "answers": [[*one, 0.0] for one in found.get(place, [])]}
-            for place, (refusal, question) in enumerate(measures)
+            {"refusal": refusal, "question": question, "answers": [[*one, 0.0] for one in answers if passages]}
+            for (refusal, question, answers), (_, passages) in zip(told, asked, strict=True)
         ],
     )
-    say("answered")
 
 
 def weigh(options):
@@ -476,7 +598,7 @@ def choose(options):
 
 
 def main():
-    stages = {one.__name__: one for one in (singles, half, judge, read, weigh, choose)}
+    stages = {one.__name__: one for one in (singles, half, judge, both, read, weigh, choose)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=list(stages))
     parser.add_argument("--data")
@@ -486,9 +608,14 @@ def main():
     parser.add_argument("--judge", type=Path, help="folder of the judge")
     parser.add_argument("--half", type=int, default=0, choices=[0, 1])
     parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--size", type=int, default=64, help="rows of a step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, help="take every n-th row, for a dry run")
-    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--room", type=int, default=400_000, help="prompt tokens of a batch that is read")
+    parser.add_argument("--most", type=int, default=5000, help="contexts that each half answers")
+    parser.add_argument("--judging", type=float, default=0.0, help="share of rows that judge")
+    parser.add_argument("--rivals", type=float, default=0.0, help="share of rows with a rival")
+    parser.add_argument("--contrast", type=float, default=0.0, help="weight of being likelier than the rival")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()

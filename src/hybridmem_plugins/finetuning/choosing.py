@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hybridmem_plugins.errors import require
-from hybridmem_plugins.generation.reading import Reading, ReadingWeights
+from hybridmem_plugins.generation.reading import Reading, ReadingWeights, answers_of
+from hybridmem_plugins.generation.verifying import Candidate
+
+WRONG_REFUSALS = 0.0675
+"""Share of the answerable questions that may be declined, of those that weights are fitted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,7 @@ class ReadQuestion:
     Attributes:
         unread: The reading of no passage.
         readings: One for each passage.
-        right: Whether each reading's reply holds a gold answer.
+        right: Whether each of the `answers` is right.
         answerable: Whether a passage holds the answer.
     """
 
@@ -27,13 +30,19 @@ class ReadQuestion:
     right: Sequence[bool]
     answerable: bool
 
+    @property
+    def answers(self) -> list[tuple[Reading, Candidate]]:
+        """What there is to choose among: the likeliest reply of each reading, or all verified ones."""
+        told = zip(self.readings, answers_of(self.readings), strict=True)
+        return [(reading, candidate) for reading, candidates in told for candidate in candidates]
+
 
 def fit_weights(
-    questions: Sequence[ReadQuestion], *, wrong_refusals: float = 0.085, penalty: float = 0.0025
+    questions: Sequence[ReadQuestion], *, wrong_refusals: float = WRONG_REFUSALS, penalty: float = 0.0025
 ) -> ReadingWeights:
-    """Fit a conditional logit: a right reading against the other passages' and against abstaining.
+    """Fit a conditional logit: a right answer against the other ones and against abstaining.
 
-    Answerable questions of which no reading is right say nothing about the choice and only count for the bias, which is
+    Answerable questions of which no answer is right say nothing about the choice and only count for the bias, which is
     set so that at most a share of the answerable questions is declined.
 
     Args:
@@ -42,17 +51,17 @@ def fit_weights(
         penalty: Weight of the squared weights, of measures scaled to unit variance.
 
     Raises:
-        ValueError: There is nothing to learn from: no question with a right reading, or none without an answer.
+        ValueError: There is nothing to learn from: no question with a right answer, or none without one.
     """
     torch = require("torch", "train")
-    used = [one for one in questions if one.readings and (any(one.right) or not one.answerable)]
+    used = [one for one in questions if one.answers and (any(one.right) or not one.answerable)]
     if not any(one.answerable for one in used) or all(one.answerable for one in used):
         msg = "Weights need questions with a right reading and questions without an answer."
         raise ValueError(msg)
     table = torch.cat([_table(torch, one) for one in used])
     centre, spread = table.mean(0), table.std(0) + 1e-9
     scaled = [(_table(torch, one) - centre) / spread for one in used]
-    weights = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    weights = torch.zeros(6, dtype=torch.float64, requires_grad=True)
 
     def loss() -> Any:
         total = torch.zeros((), dtype=torch.float64)
@@ -73,21 +82,24 @@ def fit_weights(
     optimiser.step(step)
     found = (weights[:-1].detach() / spread).tolist()
     bias = float(weights[-1].detach()) - sum(one * at for one, at in zip(found, centre.tolist(), strict=True))
-    fitted = ReadingWeights(-found[0], found[1], found[2], found[3] - found[2], bias)
+    fitted = ReadingWeights(-found[0], found[1], found[2], found[3] - found[2], bias, found[4])
     return _declining(fitted, questions, wrong_refusals)
 
 
 def _table(torch: Any, question: ReadQuestion) -> Any:
     unread = question.unread.question
-    rows = [[one.refusal, one.answer, one.question - unread, unread] for one in question.readings]
+    rows = [
+        [reading.refusal, one.answer, reading.question - unread, unread, one.verdict]
+        for reading, one in question.answers
+    ]
     return torch.tensor(rows, dtype=torch.float64)
 
 
 def _declining(weights: ReadingWeights, questions: Sequence[ReadQuestion], share: float) -> ReadingWeights:
     """Set the bias so that at most a share of the answerable questions is declined."""
     sure = sorted(
-        math.log(sum(math.exp(min(weights.score(reading, one.unread), 500.0)) for reading in one.readings))
+        max(weights.score(reading, one.unread, candidate) for reading, candidate in one.answers)
         for one in questions
-        if one.answerable and one.readings
+        if one.answerable and one.answers
     )
     return replace(weights, bias=weights.bias - sure[int(share * len(sure))] + 1e-6)

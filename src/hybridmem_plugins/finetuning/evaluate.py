@@ -9,7 +9,7 @@ from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.templates import ABSTENTION, read_reply
-from hybridmem_plugins.finetuning.choosing import ReadQuestion, fit_weights
+from hybridmem_plugins.finetuning.choosing import WRONG_REFUSALS, ReadQuestion, fit_weights
 from hybridmem_plugins.finetuning.metrics import score_answer
 from hybridmem_plugins.finetuning.sets import (
     EvalItem,
@@ -21,11 +21,12 @@ from hybridmem_plugins.finetuning.sets import (
 )
 from hybridmem_plugins.finetuning.sets import rgb_items as make_rgb_items
 from hybridmem_plugins.generation.decoding import GenerationSettings
+from hybridmem_plugins.generation.evidence import find_evidence
 from hybridmem_plugins.generation.local_model import LocalModel, ReadingMode
 from hybridmem_plugins.generation.reading import (
     Reading,
     ReadingWeights,
-    find_evidence,
+    answers_of,
     find_leads,
     read_contexts,
     read_questions,
@@ -73,7 +74,7 @@ def run_items(
         holds the answer), `exact`, `f1`, `abstained` and `wrong` (a planted false answer occurs in the answer).
     """
     if local.reads(reading, adapter) == "each":
-        weights = local.reading_weights[local.check_adapter(adapter)]
+        weights = local.weights_of(local.check_adapter(adapter))
         each = read_each(local, items, adapter=adapter, template=template, max_new_tokens=max_new_tokens)
         return settle_items(items, each, weights, caution or 0.0)
     bias = local.caution_bias(adapter, caution)
@@ -179,7 +180,7 @@ def decline(items: Sequence[EvalItem], readings: Sequence[Reading], caution: flo
 
 
 def fit_reading(
-    items: Sequence[EvalItem], readings: Sequence[Sequence[Reading]], wrong_refusals: float = 0.085
+    items: Sequence[EvalItem], readings: Sequence[Sequence[Reading]], wrong_refusals: float = WRONG_REFUSALS
 ) -> ReadingWeights:
     """Fit what chooses among the readings of `read_each`; see `choosing.fit_weights`.
 
@@ -191,7 +192,7 @@ def fit_reading(
     questions = []
     for item, (unread, *own) in zip(items, readings, strict=True):
         own = own[: len(item.passages)]
-        right = [score_answer(reading.text, item.answers).contained for reading in own]
+        right = [score_answer(one.text, item.answers).contained for answers in answers_of(own) for one in answers]
         questions.append(ReadQuestion(unread, own, right, item.expect == "answer"))
     return fit_weights(questions, wrong_refusals=wrong_refusals)
 

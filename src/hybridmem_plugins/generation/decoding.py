@@ -6,6 +6,7 @@ lost, and an abandoned stream holds no lock.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,8 +77,11 @@ class Row:
         finish_reason: `"stop"` or `"length"` once finished, else None.
         scored: Tokens at the end of the prompt whose log-probability is wanted as well.
         weighed: A token whose logit in the first place is compared with the best other one.
+        measured: Whether log-probabilities of the generated tokens are kept.
+        rivals: How many of the next best tokens are kept at each place.
         prompt_logprobs: Natural log-probabilities of the `scored` tokens, once the first token is chosen.
-        logprobs: Those of the generated tokens; kept where `scored` or `weighed` is set.
+        logprobs: Those of the generated tokens, where `measured`.
+        beaten: The `rivals` next best tokens at each place, best first, each with its log-probability.
         margin: How much likelier the weighed token is than any other in the first place, in nats.
     """
 
@@ -93,14 +97,12 @@ class Row:
     finish_reason: str | None = None
     scored: int = 0
     weighed: int | None = None
+    measured: bool = False
+    rivals: int = 0
     prompt_logprobs: list[float] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    beaten: list[list[tuple[int, float]]] = field(default_factory=list)
     margin: float = 0.0
-
-    @property
-    def measured(self) -> bool:
-        """Whether log-probabilities are wanted."""
-        return self.scored > 0 or self.weighed is not None
 
     def push(self, token: int) -> str:
         """Take the next token and return the text that may be shown because of it."""
@@ -185,39 +187,81 @@ def cache_keyword(model: Any) -> str:
     return "cache" if "cache" in inspect.signature(type(plain).forward).parameters else "past_key_values"
 
 
-class _Batch:
-    """The rows still running, their key-value cache and their masks."""
+@dataclass(slots=True)
+class Prefix:
+    """Prompts that were read, for other rows to go on from without reading them again.
 
-    def __init__(self, model: Any, rows: Sequence[Row], pad_id: int) -> None:
+    Attributes:
+        lengths: Tokens in each prompt.
+        cache: Keys and values of all of them; None for models whose cache cannot be forked, where rows that go on from
+            a prompt read it again.
+        mask: Which places of the cache are theirs, (prompts, places).
+    """
+
+    lengths: list[int]
+    cache: Any = None
+    mask: Any = None
+
+
+class _Batch:
+    """The rows still running, their key-value cache and their masks.
+
+    Args:
+        model: Causal language model in evaluation mode.
+        rows: Texts to generate, or to go on with where they have tokens.
+        pad_id: Token to pad with, on the left.
+        after: What was read of the rows' beginnings, and the place of each row's own in it.
+    """
+
+    def __init__(
+        self, model: Any, rows: Sequence[Row], pad_id: int, after: tuple[Prefix, Sequence[int]] | None = None
+    ) -> None:
         torch, transformers = require("torch", "llm"), require("transformers", "llm")
         self.model, self.torch = model, torch
         self.rows, self.indices = list(rows), list(range(len(rows)))
-        width = max(len(row.prompt) for row in rows)
         device = next(model.parameters()).device
-        self.cache = transformers.DynamicCache(config=model.config)
+        forked = after if after and after[0].cache is not None else None
+        self.cache = copy.deepcopy(forked[0].cache) if forked else transformers.DynamicCache(config=model.config)
         self.cached = {cache_keyword(model): self.cache, "use_cache": True}
         layers, kinds = {type(layer) for layer in self.cache.layers}, transformers.cache_utils
-        # Padding after a shared beginning would count towards what a sliding window sees, and go through a recurrence.
-        shared = self._shared() if layers <= {kinds.DynamicLayer} else 0
+        # Padding after a beginning would count towards what a sliding window sees, and go through a recurrence.
+        self.plain = layers <= {kinds.DynamicLayer}
         # Recurrent states cannot be dropped row by row.
         self.divisible = layers <= {kinds.DynamicLayer, kinds.DynamicSlidingWindowLayer}
-        padding = [width - len(row.prompt) for row in rows]
-        ids = [[pad_id] * pad + row.prompt[shared:] for pad, row in zip(padding, rows, strict=True)]
-        mask = [[1] * shared + [0] * pad + [1] * (width - shared - pad) for pad in padding]
-        self.ids, self.mask = torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-        self.positions = (self.mask.cumsum(dim=-1) - 1).clamp(min=0)[:, shared:]
-        if shared:
+        texts = [row.prompt + row.ids for row in rows]
+        self.ids = self.mask = torch.zeros((len(rows), 0), dtype=torch.long, device=device)
+        if forked:
+            prefix, places = forked
+            chosen = torch.tensor(list(places), device=device)
             with torch.inference_mode():
-                beginning = torch.tensor([rows[0].prompt[:shared]], device=device)
-                model(input_ids=beginning, logits_to_keep=1, **self.cached)
-                self.cache.batch_repeat_interleave(len(self.rows))
+                self.cache.batch_select_indices(chosen)
+            self.mask = prefix.mask[chosen]
+            texts = [text[prefix.lengths[place] :] for text, place in zip(texts, places, strict=True)]
+        elif self.plain and (shared := self._shared(texts)):
+            with torch.inference_mode():
+                model(input_ids=torch.tensor([texts[0][:shared]], device=device), logits_to_keep=1, **self.cached)
+                self.cache.batch_repeat_interleave(len(rows))
+            self.mask = self.mask.new_ones((len(rows), shared))
+            texts = [text[shared:] for text in texts]
+        width = max(map(len, texts))
+        padded = [[pad_id] * (width - len(text)) + text for text in texts]
+        real = [[0] * (width - len(text)) + [1] * len(text) for text in texts]
+        self.ids = torch.tensor(padded, device=device)
+        self.mask = torch.cat([self.mask, torch.tensor(real, device=device)], dim=-1)
+        self.positions = (self.mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -width:]
 
-    def _shared(self) -> int:
+    def prefix(self) -> Prefix:
+        """Return what was read, after `first_logits`."""
+        lengths = [len(row.prompt) for row in self.rows]
+        with self.torch.inference_mode():
+            return Prefix(lengths, copy.deepcopy(self.cache), self.mask) if self.plain else Prefix(lengths)
+
+    def _shared(self, texts: Sequence[list[int]]) -> int:
         """Return how many tokens to read once for all rows."""
-        if len(self.rows) < 2:
+        if len(texts) < 2:
             return 0
-        read_alone = min(len(row.prompt) - 1 - row.scored for row in self.rows)
-        shared = shared_length([row.prompt for row in self.rows], read_alone)
+        read_alone = min(len(text) - 1 - row.scored for text, row in zip(texts, self.rows, strict=True))
+        shared = shared_length(texts, read_alone)
         return shared if shared >= SHARED else 0
 
     def first_logits(self) -> Any:
@@ -274,6 +318,8 @@ def decode(
     pad_id: int,
     turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
     cancelled: Callable[[], bool] = bool,
+    *,
+    after: tuple[Prefix, Sequence[int]] | None = None,
 ) -> Iterator[tuple[int, str]]:
     """Generate until every row has finished.
 
@@ -284,13 +330,14 @@ def decode(
         pad_id: Token to pad prompts with, on the left.
         turn: Makes a context to run each model step in. It is left before anything is yielded.
         cancelled: Asked before every token; once true, generation ends with what there is.
+        after: What was read of the rows' beginnings, and the place of each row's own in it.
 
     Yields:
         Row index and the piece of text it gained.
     """
     sampler = _Sampler(settings, len(rows))
     with turn():
-        batch = _Batch(model, rows, pad_id)
+        batch = _Batch(model, rows, pad_id, after)
     started = False
     while not cancelled():
         with turn():
@@ -310,11 +357,30 @@ def decode(
             batch.advance(tokens)
 
 
+def read_prompts(model: Any, rows: Sequence[Row], pad_id: int) -> Prefix:
+    """Read the prompts of rows, for others to go on from."""
+    batch = _Batch(model, rows, pad_id)
+    if batch.plain:
+        batch.first_logits()
+    return batch.prefix()
+
+
+def next_logits(model: Any, rows: Sequence[Row], pad_id: int, after: tuple[Prefix, Sequence[int]]) -> Any:
+    """Return the logits of the token after each row, (rows, vocabulary) in float32; see `decode` for `after`."""
+    return _Batch(model, rows, pad_id, after).first_logits()
+
+
 def _measure(rows: Sequence[Row], logits: Any, tokens: Sequence[int]) -> None:
     if not any(row.measured for row in rows):
         return
     chosen = logits.new_tensor(tokens, dtype=require("torch", "llm").long).unsqueeze(1)
-    told = (logits.gather(1, chosen).squeeze(1) - logits.logsumexp(dim=-1)).tolist()
+    norms = logits.logsumexp(dim=-1)
+    told = (logits.gather(1, chosen).squeeze(1) - norms).tolist()
     for row, own in zip(rows, told, strict=True):
         if row.measured and row.finish_reason is None:
             row.logprobs.append(own)
+    if most := max(row.rivals for row in rows):
+        values, others = ((logits - norms.unsqueeze(1)).scatter(1, chosen, -math.inf)).topk(most, dim=-1)
+        for row, best, sure in zip(rows, others.tolist(), values.tolist(), strict=True):
+            if row.rivals and row.finish_reason is None:
+                row.beaten.append(list(zip(best, sure, strict=True))[: row.rivals])

@@ -44,8 +44,9 @@ def resolve_adapter(adapter: str | Path) -> str:
     return str(shipped) if (shipped / "adapter_config.json").is_file() else str(adapter)
 
 
-ANSWERING = "answering.json"
-"""File beside an adapter about how it answers: `caution`, `reading` (see `ReadingWeights`) and `template_only`."""
+ANSWERING, VERIFIER = "answering.json", "verifier"
+"""File beside an adapter about how it answers: `caution`, `reading` and `verified` (see `ReadingWeights`) and
+`template_only`; and the folder beside it with the adapter that verifies its answers."""
 
 
 def adapter_caution(adapter: str | Path) -> float:
@@ -62,21 +63,39 @@ def adapter_caution(adapter: str | Path) -> float:
         raise ValueError(msg) from error
 
 
-def adapter_reading(adapter: str | Path) -> ReadingWeights | None:
+def adapter_reading(adapter: str | Path, key: str = "reading") -> ReadingWeights | None:
     """Return what chooses among readings of single passages with an adapter, None where nothing was fitted.
 
+    Args:
+        adapter: The adapter.
+        key: `reading`, or `verified` for answers that a verifier was asked about.
+
     Raises:
-        ValueError: The file beside the adapter does not hold the five numbers.
+        ValueError: The file beside the adapter does not hold the numbers.
     """
     told = _told(adapter)
-    if "reading" not in told:
+    if key not in told:
         return None
     try:
-        return ReadingWeights(**{str(name): float(value) for name, value in told["reading"].items()})
+        return ReadingWeights(**{str(name): float(value) for name, value in told[key].items()})
     except (ValueError, TypeError, AttributeError) as error:
         names = ", ".join(ReadingWeights.__dataclass_fields__)
-        msg = f"'reading' in '{_answering(adapter)}' must hold the numbers {names} ({error})."
+        msg = f"'{key}' in '{_answering(adapter)}' must hold the numbers {names} ({error})."
         raise ValueError(msg) from error
+
+
+def adapter_verifier(adapter: str | Path) -> tuple[Path, ReadingWeights] | None:
+    """Return the folder of an adapter's verifier and what chooses among the answers it was asked about, or None.
+
+    Raises:
+        ValueError: One is there without the other, or without weights for readings that nothing verifies.
+    """
+    folder, weights = Path(resolve_adapter(adapter)) / VERIFIER, adapter_reading(adapter, "verified")
+    there = (folder / "adapter_config.json").is_file()
+    if there != (weights is not None) or (there and adapter_reading(adapter) is None):
+        msg = f"'{_answering(adapter)}' must hold 'reading' and 'verified' where there is a '{folder}', else neither."
+        raise ValueError(msg)
+    return (folder, weights) if there and weights is not None else None
 
 
 def adapter_template_only(adapter: str | Path) -> bool:
@@ -259,12 +278,12 @@ def attach_adapter(model: Any, name: str, path: str | Path, scale: float = 1.0) 
             raise ValueError(msg)
         set_adapter_scale(whole, name, scale)
     except (RuntimeError, ValueError, KeyError, broken) as error:
-        _detach(whole, name, began_plain=whole is not model)
+        detach(whole, name, began_plain=whole is not model)
         raise AdapterMismatchError(_mismatch(model, folder, str(error))) from error
     return whole.eval()
 
 
-def _detach(model: Any, name: str, *, began_plain: bool) -> None:
+def detach(model: Any, name: str, *, began_plain: bool) -> None:
     """Take off what an adapter that failed to load has left, so that the base is the base again."""
     if model is not None and began_plain:
         model.unload()

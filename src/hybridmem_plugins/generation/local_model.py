@@ -116,6 +116,8 @@ class LocalModel(Shared):
         self.default_adapter = BASE
         self.cautions: dict[str, float] = {}
         self.reading_weights: dict[str, ReadingWeights] = {}
+        self.verified_weights: dict[str, ReadingWeights] = {}
+        self.verifiers: dict[str, str] = {}
         self.template_only: set[str] = set()
         self._adapters: list[str] = []
         self._active: str | None = None
@@ -150,9 +152,12 @@ class LocalModel(Shared):
             msg = f"Adapter name {name!r} is taken or unusable. Names are non-empty, without dots, and not 'base'."
             raise ValueError(msg)
         caution, weights = loading.adapter_caution(path), loading.adapter_reading(path)
-        template_only = loading.adapter_template_only(path)
+        template_only, verifier = loading.adapter_template_only(path), loading.adapter_verifier(path)
         with self._lock:
-            self.model = loading.attach_adapter(self.model, name, path, scale)
+            model = loading.attach_adapter(self.model, name, path, scale)
+            if verifier is not None:
+                self._attach_verifier(model, name, *verifier)
+            self.model = model
             self.cautions[name] = caution
             if weights is not None:
                 self.reading_weights[name] = weights
@@ -160,6 +165,19 @@ class LocalModel(Shared):
                 self.template_only.add(name)
             self._adapters.append(name)
             self._active = None
+
+    def _attach_verifier(self, model: Any, name: str, folder: Path, weights: ReadingWeights) -> None:
+        verifier = f"{name} {loading.VERIFIER}"
+        try:
+            loading.attach_adapter(model, verifier, folder)
+        except loading.AdapterMismatchError:
+            loading.detach(model, name, began_plain=model is not self.model)
+            raise
+        self.verifiers[name], self.verified_weights[name] = verifier, weights
+
+    def weights_of(self, name: str) -> ReadingWeights:
+        """Return what chooses among what was read with an adapter: among verified answers where it has a verifier."""
+        return self.verified_weights[name] if name in self.verifiers else self.reading_weights[name]
 
     def set_adapter_scale(self, name: str, scale: float) -> None:
         """Turn an adapter's dial: 0 is the base, 1 the adapter as trained.
@@ -387,7 +405,7 @@ class LocalModel(Shared):
         ]
         results = []
         for own in read_questions(self, shown, adapter=name, template=template, cancelled=cancelled, **settings):
-            chosen = settle(own.passages, own.leads, own.readings, self.reading_weights[name], caution)
+            chosen = settle(own.passages, own.leads, own.readings, self.weights_of(name), caution)
             read, written = sum(r.input_tokens for r in own.readings), sum(r.output_tokens for r in own.readings)
             results.append(Generation(chosen.text, chosen.finish_reason, read, written, name))
         return results

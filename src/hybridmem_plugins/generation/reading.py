@@ -10,25 +10,24 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer, words_around
+from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
 from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template, read_reply, said_about
 from hybridmem_plugins.extraction.sentences import sentence_spans
 from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation.decoding import GenerationSettings, Row
+from hybridmem_plugins.generation.verifying import NEAR, RIVALS, Candidate, Opened, find_candidates, verify
 from hybridmem_plugins.passage import Passage
 
 if TYPE_CHECKING:
-    from hybridmem_plugins.generation.local_model import Generation, LocalModel
+    from hybridmem_plugins.generation.local_model import LocalModel
 
-FULLER = 4
-"""Most words that a fuller form of an answer may have besides."""
-
-MOST_QUOTED = 25
-"""Words of evidence that are quoted; a longer sentence is cut to those around the answer."""
+FULLER, FULLER_SHARE = 4, 0.5
+"""Most words that a fuller form of an answer may have besides, and how likely one of the same passage must be beside
+it, as a share."""
 
 LEAST_LEAD = 3
 """Letters that a title needs before a sentence that says it is taken to name its passage."""
@@ -47,6 +46,7 @@ class Reading:
         input_tokens: Of the prompt.
         output_tokens: Generated.
         finish_reason: `"stop"` or `"length"`.
+        candidates: Where a verifier was asked, the answers of the context, the likeliest first; else empty.
     """
 
     text: str
@@ -56,6 +56,18 @@ class Reading:
     input_tokens: int = 0
     output_tokens: int = 0
     finish_reason: str = "stop"
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def likeliest(self) -> Candidate:
+        """The reply as a candidate."""
+        return self.candidates[0] if self.candidates else Candidate(self.text, self.answer)
+
+
+def answers_of(readings: Sequence[Reading]) -> list[list[Candidate]]:
+    """Return the answers of each reading to choose among: the verified ones, or the likeliest where none is."""
+    verified = any(reading.candidates for reading in readings)
+    return [list(reading.candidates) if verified else [reading.likeliest] for reading in readings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,7 @@ class ReadingWeights:
         question: Weight of `Reading.question`.
         unread: Weight of `Reading.question` where nothing is read, which says how usual the question itself is.
         bias: Added; lower declines more often.
+        verdict: Weight of `Candidate.verdict`.
     """
 
     refusal: float
@@ -75,15 +88,18 @@ class ReadingWeights:
     question: float
     unread: float
     bias: float
+    verdict: float = 0.0
 
-    def score(self, reading: Reading, unread: Reading) -> float:
-        """Return how much surer than of abstaining one may be of a reading, in nats.
+    def score(self, reading: Reading, unread: Reading, candidate: Candidate | None = None) -> float:
+        """Return how much surer than of abstaining one may be of an answer, in nats.
 
         Args:
             reading: Of a passage.
             unread: Of no passage, for the same question.
+            candidate: One of the reading's answers; None is the likeliest.
         """
-        told = self.answer * reading.answer - self.refusal * reading.refusal
+        candidate = candidate or reading.likeliest
+        told = self.answer * candidate.answer + self.verdict * candidate.verdict - self.refusal * reading.refusal
         return told + self.question * reading.question + self.unread * unread.question + self.bias
 
 
@@ -153,6 +169,17 @@ def contexts_of(passages: Sequence[Passage], leads: Sequence[Lead]) -> list[list
     return [[], *([passage] for passage in (*passages, *led))]
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer with its passage, its odds against abstaining, and its words."""
+
+    passage: int
+    text: str
+    odds: float
+    words: frozenset[str]
+    finish_reason: str
+
+
 def settle(
     passages: Sequence[Passage],
     leads: Sequence[Lead],
@@ -162,66 +189,62 @@ def settle(
 ) -> Choice:
     """Choose among the readings of `contexts_of`.
 
-    Each passage stands with its surer reading. Passages that answer alike, one perhaps more fully ("2015" and "December
-    2015"), add up their probabilities, against that of abstaining; the fullest form that is surer than abstaining is
-    given. Under a lead counts only what its passage itself says: what the lead says is its own passage's to
-    answer. A reply that only gives the passage's name has taken the lead for the answer, and what the passage says
-    without it stands in.
+    Where no answer is surer than abstaining, there is none. Answers that say the same, one perhaps more fully ("2015"
+    and "December 2015"), add up their odds, and the fullest form is given: from another passage if it is surer than
+    abstaining, from the same one if it is half as likely at least. Under a lead counts only what its passage itself
+    says: what the lead says is its own passage's to answer. A reply that only gives the passage's name has taken the
+    lead for the answer, and what the passage says without it stands in.
 
     Args:
         passages: What was retrieved.
         leads: From `find_leads`.
         readings: Of the contexts, in their order.
-        weights: How sure each reading is.
+        weights: How sure each answer is.
         caution: Nats added to abstaining.
     """
-    replies = [read_reply(reading.text).answer for reading in readings[1:]]
-    scores = [weights.score(reading, readings[0]) for reading in readings[1:]]
-    answers, sure = replies[: len(passages)], scores[: len(passages)]
-    taken = list(range(len(passages)))
-    for place, lead in enumerate(leads, len(passages)):
-        at, passage = lead.target, passages[lead.target]
-        reply = normalise_answer(replies[place])
-        named = reply == normalise_answer(passage.title or "")
-        told = reply in ("yes", "no") or contains_answer(passage.text, [replies[place]])
-        if scores[place] > sure[at] and (named or told):
-            taken[at] = at if named else place
-            answers[at], sure[at] = replies[taken[at]], scores[place]
-    odds = [
-        math.exp(min(score - caution, 500.0)) if answer else 0.0 for answer, score in zip(answers, sure, strict=True)
-    ]
-    total = 1.0 + sum(odds)
-    if not passages or total < 2.0:
+    answers = _answers(passages, leads, readings, weights, caution)
+    total = 1.0 + sum(one.odds for one in answers)
+    if max((one.odds for one in answers), default=0.0) < 1.0:
         return Choice(ABSTENTION, None, 1.0 / total)
-    said = [frozenset(normalise_answer(answer).split()) for answer in answers]
-    agreed = [sum(one for one, other in zip(odds, said, strict=True) if _agree(own, other)) for own in said]
-    best = max(range(len(passages)), key=lambda number: (agreed[number], odds[number], -number))
-    fuller = [n for n, own in enumerate(said) if own > said[best] and len(own - said[best]) <= FULLER and odds[n] > 1.0]
-    given = max(fuller, key=lambda number: (odds[number], -number), default=best)
-    reading = readings[1 + taken[given]]
-    return Choice(f"[{given + 1}] {answers[given]}", given, agreed[best] / total, reading.finish_reason)
+    agreed = [sum(other.odds for other in answers if _agree(one.words, other.words)) for one in answers]
+    at = max(range(len(answers)), key=lambda number: (agreed[number], answers[number].odds, -answers[number].passage))
+    best = answers[at]
+    fuller = [
+        one
+        for one in answers
+        if one.words > best.words
+        and len(one.words - best.words) <= FULLER
+        and one.odds > (FULLER_SHARE * best.odds if one.passage == best.passage else 1.0)
+    ]
+    given = max(fuller, key=lambda one: (one.odds, -one.passage), default=best)
+    return Choice(f"[{given.passage + 1}] {given.text}", given.passage, agreed[at] / total, given.finish_reason)
 
 
-def find_evidence(question: str, answer: str, text: str) -> str:
-    """Return the sentence of a passage that holds an answer and shares most words with the question.
-
-    Args:
-        question: What was asked.
-        answer: What was answered from the passage.
-        text: The passage.
-
-    Returns:
-        The sentence, verbatim but for white space; where it has more than `MOST_QUOTED` words, those around the answer.
-        Empty where no sentence holds the answer.
-
-    >>> find_evidence("When did Ada write it?", "1843", "It is old. Ada wrote it in 1843. In 1843 it rained.")
-    'Ada wrote it in 1843.'
-    """
-    asked = set(normalise_answer(question).split())
-    sentences = (" ".join(text[start:end].split()) for start, end in sentence_spans(text))
-    holding = [one for one in sentences if answer and contains_answer(one, [answer])]
-    best = max(holding, key=lambda one: len(asked & set(normalise_answer(one).split())), default="")
-    return words_around(best, [answer], MOST_QUOTED) if best else ""
+def _answers(
+    passages: Sequence[Passage],
+    leads: Sequence[Lead],
+    readings: Sequence[Reading],
+    weights: ReadingWeights,
+    caution: float,
+) -> list[_Answer]:
+    """Return the distinct answers of each passage, each as sure as its surest reading makes it."""
+    unread, *read = readings
+    found: dict[tuple[int, str], _Answer] = {}
+    for place, (reading, candidates) in enumerate(zip(read, answers_of(read), strict=True)):
+        at = place if place < len(passages) else leads[place - len(passages)].target
+        for candidate in candidates:
+            score, told = weights.score(reading, unread, candidate) - caution, candidate
+            if place >= len(passages):
+                reply = normalise_answer(read_reply(candidate.text).answer)
+                if reply and reply == normalise_answer(passages[at].title or ""):
+                    told, reading = read[at].likeliest, read[at]
+                elif reply not in ("yes", "no") and not contains_answer(passages[at].text, [reply]):
+                    continue
+            text = read_reply(told.text).answer
+            key, odds = (at, normalise_answer(text)), math.exp(min(score, 500.0))
+            if text and (key not in found or odds > found[key].odds):
+                found[key] = _Answer(at, text, odds, frozenset(key[1].split()), reading.finish_reason)
+    return list(found.values())
 
 
 def _agree(one: frozenset[str], other: frozenset[str]) -> bool:
@@ -244,14 +267,29 @@ class Read:
     readings: list[Reading]
 
 
-def read_questions(local: LocalModel, asked: Iterable[tuple[str, Sequence[Passage]]], **options: Any) -> list[Read]:
+def read_questions(
+    local: LocalModel,
+    asked: Iterable[tuple[str, Sequence[Passage]]],
+    *,
+    adapter: str | None = None,
+    template: str = "numbered",
+    cancelled: threading.Event | None = None,
+    **settings: Any,
+) -> list[Read]:
     """Read every passage of every question alone, all in one go; what a question has several times is read once.
+
+    Where the adapter has a verifier, the passages of each question that are nearly as sure as its surest one get
+    several answers, each with a verdict; the others then have none.
 
     Args:
         local: The model.
         asked: Questions with their passages.
-        **options: See `read_contexts`.
+        adapter: See `LocalModel.generate`.
+        template: Name in `augmentation.templates.TEMPLATES`.
+        cancelled: Once set, reading ends at the next token with what there is.
+        **settings: See `LocalModel.generate`.
     """
+    name = local.check_adapter(adapter)
     contexts: dict[tuple[Any, ...], tuple[str, list[Passage]]] = {}
     turns: list[tuple[list[Passage], list[Lead], list[tuple[Any, ...]]]] = []
     for question, given in asked:
@@ -261,8 +299,40 @@ def read_questions(local: LocalModel, asked: Iterable[tuple[str, Sequence[Passag
             keys.append((question, *((said_about(one), one.text) for one in context)))
             contexts[keys[-1]] = (question, context)
         turns.append((passages, leads, keys))
-    found = dict(zip(contexts, read_contexts(local, contexts.values(), **options), strict=True))
+    verifier = local.verifiers.get(name)
+    opened = _read(local, contexts.values(), name, template, cancelled, RIVALS if verifier else 0, settings)
+    found = {key: one.reading for key, one in zip(contexts, opened, strict=True)}
+    if verifier:
+        near = {key for _, _, keys in turns for key in _nearly_surest(keys, found, local.reading_weights[name])}
+        read = {key: one for key, one in zip(contexts, opened, strict=True) if key in near and one.passage}
+        _verify(local, read, found, name, verifier, template, cancelled)
     return [Read(passages, leads, [found[key] for key in keys]) for passages, leads, keys in turns]
+
+
+def _nearly_surest(
+    keys: Sequence[tuple[Any, ...]], found: Mapping[tuple[Any, ...], Reading], weights: ReadingWeights
+) -> list[tuple[Any, ...]]:
+    unread, scores = found[keys[0]], dict[tuple[Any, ...], float]()
+    for key in keys[1:]:
+        scores[key] = weights.score(found[key], unread)
+    return [key for key, score in scores.items() if score >= max(scores.values()) - NEAR]
+
+
+def _verify(
+    local: LocalModel,
+    read: Mapping[tuple[Any, ...], _Read],
+    found: dict[tuple[Any, ...], Reading],
+    name: str,
+    verifier: str,
+    template: str,
+    cancelled: threading.Event | None,
+) -> None:
+    """Give some readings their verified answers."""
+    opened = [Opened(one.question, one.passage, one.row) for one in read.values() if one.passage]
+    candidates = find_candidates(local, opened, name, cancelled)
+    verified = verify(local, list(zip(opened, candidates, strict=True)), verifier, template, cancelled)
+    for key, own in zip(read, verified, strict=True):
+        found[key] = replace(found[key], candidates=tuple(own))
 
 
 def read_contexts(
@@ -287,11 +357,45 @@ def read_contexts(
         cancelled: Once set, reading ends at the next token with what there is.
         **settings: See `LocalModel.generate`.
     """
-    name, refusing = local.check_adapter(adapter), local.tokens(ABSTENTION)[0]
+    name = local.check_adapter(adapter)
+    return [one.reading for one in _read(local, asked, name, template, cancelled, 0, settings)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One context's reading, and the row that it came from; `passage` is the one that was shown alone."""
+
+    question: str
+    passage: Passage | None
+    row: Row
+    reading: Reading
+
+
+def _read(
+    local: LocalModel,
+    asked: Iterable[tuple[str, Sequence[Passage]]],
+    name: str,
+    template: str,
+    cancelled: threading.Event | None,
+    rivals: int,
+    settings: Mapping[str, Any],
+) -> list[_Read]:
+    refusing = local.tokens(ABSTENTION)[0]
     chosen = replace(local.choose(settings), first_token_bias={refusing: -math.inf})
-    rows = [_row(local, question, passages, template, chosen, refusing) for question, passages in asked]
-    local.run_rows([row for row, _ in rows], chosen, name, cancelled=cancelled)
-    return [_reading(row, after, local.finished(row, name)) for row, after in rows]
+    questions = [(question, list(passages)) for question, passages in asked]
+    rows = [_row(local, *one, template, chosen, refusing) for one in questions]
+    for row, _, _ in rows:
+        row.rivals = rivals
+    local.run_rows([row for row, _, _ in rows], chosen, name, cancelled=cancelled)
+    found = []
+    for (question, _), (row, after, shown) in zip(questions, rows, strict=True):
+        told = row.prompt_logprobs[: len(row.prompt_logprobs) - after]
+        reply, mean = local.finished(row, name), sum(told) / len(told) if told else 0.0
+        reading = Reading(
+            reply.text, row.margin, sum(row.logprobs), mean, len(row.prompt), len(row.ids), reply.finish_reason
+        )
+        found.append(_Read(question, shown[0] if len(shown) == 1 else None, row, reading))
+    return found
 
 
 def _row(
@@ -301,8 +405,8 @@ def _row(
     template: str,
     settings: GenerationSettings,
     refusing: int,
-) -> tuple[Row, int]:
-    """Return the row to generate, and how many tokens follow the question."""
+) -> tuple[Row, int, Sequence[Passage]]:
+    """Return the row to generate, how many tokens follow the question, and the passages as they are shown."""
     form, room = get_template(template), local.prompt_room(settings.max_new_tokens)
     text = render_chat(local.tokenizer, form.messages(question, passages))
     while len(ids := local.tokens(text)) > room and any(passage.text for passage in passages):
@@ -311,20 +415,12 @@ def _row(
     row = local.row(ids, settings)
     place = text.rindex(question) if question in text else len(text)
     tail, after = local.tokens(" " + text[place:]), local.tokens(text[place + len(question) :])
-    row.weighed = refusing
+    row.weighed, row.measured = refusing, True
     row.limit = row.limit if passages else 1
     row.scored = len(tail) if row.prompt[-len(tail) :] == tail and len(tail) < len(row.prompt) else 0
-    return row, len(after)
+    return row, len(after), passages
 
 
 def _shorter(passage: Passage, tokens: int) -> Passage:
     """Cut so many tokens, counted in characters, rather too many than too few; the caller's loop makes up for more."""
     return replace(passage, text=passage.text[: max(0, len(passage.text) - max(16, 3 * tokens))])
-
-
-def _reading(row: Row, after: int, reply: Generation) -> Reading:
-    asked = row.prompt_logprobs[: len(row.prompt_logprobs) - after]
-    question = sum(asked) / len(asked) if asked else 0.0
-    return Reading(
-        reply.text, row.margin, sum(row.logprobs), question, len(row.prompt), len(row.ids), reply.finish_reason
-    )

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from hybridmem_plugins.augmentation.templates import ABSTENTION, read_reply
-from hybridmem_plugins.generation.reading import find_evidence
+from hybridmem_plugins.generation.evidence import find_evidence
 from hybridmem_plugins.hybrid_memory import HybridMemory
 from hybridmem_plugins.memory.filters import Filter
 from hybridmem_plugins.memory.validation import positive
