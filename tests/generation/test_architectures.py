@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ torch = pytest.importorskip("torch", reason="needs the extra [llm]")
 transformers = pytest.importorskip("transformers", reason="needs the extra [llm]")
 
 from hybridmem_plugins.generation import LocalModel  # noqa: E402
-from hybridmem_plugins.generation.decoding import cache_keyword  # noqa: E402
+from hybridmem_plugins.generation.decoding import cache_keyword, decode, read_prompts  # noqa: E402
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
@@ -120,3 +121,18 @@ def test_a_base_that_lies_elsewhere_than_in_training_is_nothing_to_warn_of(tmp_p
         warnings.filterwarnings("error", message=".*was renamed")
         local.load_adapter("other", tmp_path)
     assert local.adapters == ["base", "other"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_go_on_from_a_prompt_as_they_do_alone(kind: str) -> None:
+    local = make(kind)
+    prompts = ["A short one", "A prompt that is longer than what a window of forty-eight letters can hold at once"]
+    rows = [local.row(local.tokens(text), local.choose({"max_new_tokens": 12})) for text in prompts]
+    prefix = read_prompts(local.model, rows, local.pad_id)
+    assert (prefix.cache is None) == (kind not in ("Llama", "Qwen2"))
+    begun = [replace(rows[at], ids=local.tokens(text)) for at, text in ((1, "x"), (0, "yes"), (1, "and"))]
+    alone = [replace(row, ids=list(row.ids)) for row in begun]
+    list(decode(local.model, begun, begun[0].settings, local.pad_id, after=(prefix, [1, 0, 1])))
+    for row in alone:
+        list(decode(local.model, [row], row.settings, local.pad_id))
+    assert [row.ids for row in begun] == [row.ids for row in alone]

@@ -82,15 +82,34 @@ def _train_recipe(
 ) -> None:
     """Train by a recipe."""
     from hybridmem_plugins.finetuning import recipes
+    from hybridmem_plugins.finetuning.verifier import VERIFIERS
 
     if data is None:
         msg = "A recipe needs --data (or HYBRIDMEM_DATA)."
         raise typer.BadParameter(msg)
+    if name in VERIFIERS:
+        _train_recipe_verifier(name, output, data, model, seed=seed, max_steps=max_steps)
+        return
     recipe = recipes.get_recipe(name)
     config = _configured(recipe.config, seed, kl_weight)
     replay = _replay(recipe, data, model) if config.kl_weight else []
     rows, guard = _recipe_rows(recipe, data, model, seed, replay)
     _train(output, config, rows, guard, model, steps=max_steps or recipe.steps, resume=resume)
+
+
+def _train_recipe_verifier(
+    name: str, output: Path, data: Path, model: str | None, *, seed: int, max_steps: int | None
+) -> None:
+    from hybridmem_plugins.finetuning import recipes
+    from hybridmem_plugins.finetuning.verifier import VERIFIERS, train_verifier
+
+    reader, config = VERIFIERS[name]
+    recipe = recipes.get_recipe(reader)
+    rows = recipes.training_rows(recipe, data, seed=seed)
+    result = train_verifier(
+        rows, output, _configured(recipe.config, seed, None), config, model=model, max_steps=max_steps
+    )
+    typer.echo(f"{result.steps} steps; verifier in {result.folder}")
 
 
 def _recipe_rows(

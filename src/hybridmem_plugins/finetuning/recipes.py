@@ -257,7 +257,9 @@ def _finished(row: Mapping[str, Any], copy: str, style: str) -> dict[str, Any] |
     completion = write_target(row, style)
     if completion is None:
         return None
-    return {"id": f"{row['id']}/{copy}", "prompt": row["messages"][:-1], "completion": completion}
+    shown = [{"title": passage["title"], "text": passage["text"]} for passage in row["passages"]]
+    told = {"question": row["question"], "answers": row["answers"], "passages": shown}
+    return {"id": f"{row['id']}/{copy}", "prompt": row["messages"][:-1], "completion": completion, **told}
 
 
 def training_passages(recipe: Recipe, data: str | Path) -> list[Passage]:

@@ -299,40 +299,40 @@ def read_questions(
             keys.append((question, *((said_about(one), one.text) for one in context)))
             contexts[keys[-1]] = (question, context)
         turns.append((passages, leads, keys))
-    verifier = local.verifiers.get(name)
-    opened = _read(local, contexts.values(), name, template, cancelled, RIVALS if verifier else 0, settings)
-    found = {key: one.reading for key, one in zip(contexts, opened, strict=True)}
-    if verifier:
-        near = {key for _, _, keys in turns for key in _nearly_surest(keys, found, local.reading_weights[name])}
-        read = {key: one for key, one in zip(contexts, opened, strict=True) if key in near and one.passage}
-        _verify(local, read, found, name, verifier, template, cancelled)
-    return [Read(passages, leads, [found[key] for key in keys]) for passages, leads, keys in turns]
+    rivals = RIVALS if name in local.verifiers else 0
+    opened = dict(
+        zip(contexts, _read(local, contexts.values(), name, template, cancelled, rivals, settings), strict=True)
+    )
+    found = {key: one.reading for key, one in opened.items()}
+    if name not in local.verifiers:
+        return [Read(passages, leads, [found[key] for key in keys]) for passages, leads, keys in turns]
+    surest = [_nearly_surest(keys, found, local.reading_weights[name]) for _, _, keys in turns]
+    needed = {key: opened[key] for keys in surest for key in keys}
+    verified = dict(zip(needed, _verified(local, list(needed.values()), name, template, cancelled), strict=True))
+    return [
+        Read(passages, leads, [verified[key] if key in near else found[key] for key in keys])
+        for (passages, leads, keys), near in zip(turns, surest, strict=True)
+    ]
 
 
 def _nearly_surest(
     keys: Sequence[tuple[Any, ...]], found: Mapping[tuple[Any, ...], Reading], weights: ReadingWeights
-) -> list[tuple[Any, ...]]:
-    unread, scores = found[keys[0]], dict[tuple[Any, ...], float]()
-    for key in keys[1:]:
-        scores[key] = weights.score(found[key], unread)
-    return [key for key, score in scores.items() if score >= max(scores.values()) - NEAR]
+) -> set[tuple[Any, ...]]:
+    """Return which contexts of a question are at most `NEAR` less sure than the surest one."""
+    unread = found[keys[0]]
+    scores = {key: weights.score(found[key], unread) for key in keys[1:]}
+    return {key for key, score in scores.items() if score >= max(scores.values()) - NEAR}
 
 
-def _verify(
-    local: LocalModel,
-    read: Mapping[tuple[Any, ...], _Read],
-    found: dict[tuple[Any, ...], Reading],
-    name: str,
-    verifier: str,
-    template: str,
-    cancelled: threading.Event | None,
-) -> None:
-    """Give some readings their verified answers."""
-    opened = [Opened(one.question, one.passage, one.row) for one in read.values() if one.passage]
+def _verified(
+    local: LocalModel, read: Sequence[_Read], name: str, template: str, cancelled: threading.Event | None
+) -> list[Reading]:
+    """Return readings of single passages with several answers each, which the adapter's verifier was asked about."""
+    opened = [Opened(one.question, one.shown[0], one.row) for one in read]
     candidates = find_candidates(local, opened, name, cancelled)
-    verified = verify(local, list(zip(opened, candidates, strict=True)), verifier, template, cancelled)
-    for key, own in zip(read, verified, strict=True):
-        found[key] = replace(found[key], candidates=tuple(own))
+    asked = list(zip(opened, candidates, strict=True))
+    verified = verify(local, asked, local.verifiers[name], template, cancelled)
+    return [replace(one.reading, candidates=tuple(own)) for one, own in zip(read, verified, strict=True)]
 
 
 def read_contexts(
@@ -361,12 +361,25 @@ def read_contexts(
     return [one.reading for one in _read(local, asked, name, template, cancelled, 0, settings)]
 
 
+def open_passages(
+    local: LocalModel,
+    asked: Iterable[tuple[str, Sequence[Passage]]],
+    *,
+    adapter: str,
+    template: str = "numbered",
+    **settings: Any,
+) -> list[Opened]:
+    """Read questions with one passage each as `read_contexts` does, for `verifying.find_candidates` to go on from."""
+    read = _read(local, asked, local.check_adapter(adapter), template, None, RIVALS, settings)
+    return [Opened(one.question, one.shown[0], one.row) for one in read]
+
+
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """One context's reading, and the row that it came from; `passage` is the one that was shown alone."""
+    """One context's reading, the passages as they were shown, and the row that it came from."""
 
     question: str
-    passage: Passage | None
+    shown: Sequence[Passage]
     row: Row
     reading: Reading
 
@@ -394,7 +407,7 @@ def _read(
         reading = Reading(
             reply.text, row.margin, sum(row.logprobs), mean, len(row.prompt), len(row.ids), reply.finish_reason
         )
-        found.append(_Read(question, shown[0] if len(shown) == 1 else None, row, reading))
+        found.append(_Read(question, shown, row, reading))
     return found
 
 
