@@ -129,7 +129,7 @@ class FastLlama:
         return self._forward(torch.tensor(tokens), filled, attend)
 
     @torch.inference_mode()
-    def generate(self, rows, stop, *, most, prefix=None, bias=None, scored=(), weighed=None):
+    def generate(self, rows, stop, *, most, prefix=None, bias=None, scored=(), weighed=None, rivals=0):
         """Continue rows greedily.
 
         Args:
@@ -140,12 +140,13 @@ class FastLlama:
             bias: Token to what is added to its logit in the first place.
             scored: For each row how many tokens at its end are scored.
             weighed: Token whose logit in the first place is compared with the best other one.
+            rivals: How many of the next best tokens are kept at each place.
 
         Returns:
-            For each row a dict: `ids` (the stop token included), `logprobs`, `prompt_logprobs`, `margin`.
+            For each row a dict: `ids` (the stop token included), `logprobs`, `beaten`, `prompt_logprobs`, `margin`.
         """
         states, cache, filled = self.read(rows, max(most), prefix)
-        made = [{"ids": [], "logprobs": [], "prompt_logprobs": [], "margin": 0.0} for _ in rows]
+        made = [{"ids": [], "logprobs": [], "beaten": [], "prompt_logprobs": [], "margin": 0.0} for _ in rows]
         for one, own, row, count in zip(made, states, rows, scored or [0] * len(rows), strict=True):
             if count:
                 told = self.logits(own[-1 - count : -1]).log_softmax(-1)
@@ -160,12 +161,13 @@ class FastLlama:
             logits[:, token] += added
         running = list(range(len(rows)))
         while running:
-            best = logits.max(-1)
-            certain = (best.values - logits.logsumexp(-1)).tolist()
+            best = logits.topk(1 + rivals, -1)
+            certain, tokens = (best.values - logits.logsumexp(-1, keepdim=True)).tolist(), best.indices.tolist()
             left = []
-            for place, (index, token) in enumerate(zip(running, best.indices.tolist(), strict=True)):
+            for place, (index, (token, *others)) in enumerate(zip(running, tokens, strict=True)):
                 made[index]["ids"].append(token)
-                made[index]["logprobs"].append(certain[place])
+                made[index]["logprobs"].append(certain[place][0])
+                made[index]["beaten"].append(list(zip(others, certain[place][1:], strict=True)))
                 if token not in stop and len(made[index]["ids"]) < most[index]:
                     left.append(place)
             if not left:
@@ -216,9 +218,11 @@ class FastLocal(LocalModel):
                 [row.prompt for row in part], self.stop_ids, most=[row.limit for row in part],
                 prefix=part[0].prompt[: shared_length([row.prompt for row in part], min(least, 64))],
                 bias=settings.first_token_bias, scored=[row.scored for row in part], weighed=part[0].weighed,
+                rivals=part[0].rivals,
             )  # fmt: skip
             for row, one in zip(part, made, strict=True):
                 row.ids, row.logprobs, row.margin = one["ids"], one["logprobs"], one["margin"]
+                row.beaten = one["beaten"]
                 row.prompt_logprobs = one["prompt_logprobs"]
                 ended = row.ids[-1] in self.stop_ids
                 row.text, row.finish_reason = (

@@ -57,12 +57,12 @@ def test_a_verifier_learns_one_right_answer_and_two_wrong_ones_of_a_passage(tiny
         prompt = local.row(local.tokens("passages : ada ? answer "), local.settings)
         opened = Opened(told["question"], passage, prompt)
         replies = ["[1] grace hopper", "[1] ada lovelace", "[1] engine", "[1] the", "[1] "]
-        made.append(verifier_rows(local, [(told, opened, replies)], 400))
+        made.append(verifier_rows(tokenizer, [(told, opened, replies)], 400))
     yes, no = local.tokens("Yes")[0], local.tokens("No")[0]
     targets = [[next(label for label in one.labels if label != IGNORED) for one in rows] for rows in made]
     assert targets == [[yes, no, no], [no]]
     assert all(one.input_ids[:3] == local.tokens("passages : ada ? answer ")[:3] for rows in made for one in rows)
-    assert verifier_rows(local, [(row(0), opened, replies)], 10) == [], "what is too long is left out"
+    assert verifier_rows(tokenizer, [(row(0), opened, replies)], 10) == [], "what is too long is left out"
 
 
 def test_a_verifier_is_trained_on_answers_to_the_other_half(tiny, tokenizer, tmp_path, monkeypatch) -> None:
@@ -88,6 +88,6 @@ def test_a_verifier_is_trained_on_answers_to_the_other_half(tiny, tokenizer, tmp
     before = json.loads((tmp_path / "out/half0/training.json").read_text())
     again = train_verifier(rows, tmp_path / "out", reader, VerifierConfig(longest=2000), **told)
     assert json.loads((tmp_path / "out/half0/training.json").read_text()) == before, "a reader that is there is taken"
-    assert again.log == result.log
+    assert [one["answer_loss"] for one in again.log] == [one["answer_loss"] for one in result.log]
     with pytest.raises(ValueError, match="a half of them has none"):
         train_verifier([row(1)], tmp_path / "none", reader, **told)

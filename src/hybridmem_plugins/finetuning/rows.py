@@ -94,13 +94,14 @@ class RowEncoder:
         chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "QZX"}]
         tail = str(self.tokenizer.apply_chat_template(chat, tokenize=False)).rpartition("QZX")[2]
         stops = stop_token_ids(self.tokenizer)
-        found = [token for token in self._tokens(tail) if token in stops]
+        found = [token for token in self.tokens(tail) if token in stops]
         if not found and self.tokenizer.eos_token_id is None:
             msg = "The tokenizer has no end-of-turn token, so an answer could never end. Set `tokenizer.eos_token`."
             raise ValueError(msg)
         return int(found[0] if found else self.tokenizer.eos_token_id)
 
-    def _tokens(self, text: str) -> list[int]:
+    def tokens(self, text: str) -> list[int]:
+        """Return a text's token ids, none added."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode(self, row: Mapping[str, Any]) -> EncodedRow:
@@ -109,7 +110,7 @@ class RowEncoder:
         Raises:
             ValueError: The row has no target, or no prompt that fits although every spare word was left out.
         """
-        completion = [*self._tokens(row_completion(row)), self.end]
+        completion = [*self.tokens(row_completion(row)), self.end]
         room = self.max_length - len(completion)
         prompt = self._fit(row_messages(row), _answers(row), room, row.get("id", "?"))
         ids = prompt + completion
@@ -120,15 +121,15 @@ class RowEncoder:
     def encode_guard(self, row: Mapping[str, Any]) -> EncodedRow:
         """Encode a row that only holds the model to its base: `text` alone, or a prompt and the base's own answer."""
         if row.get("text"):
-            ids = self._tokens(str(row["text"]))
+            ids = self.tokens(str(row["text"]))
         else:
-            ids = self._tokens(render_chat(self.tokenizer, row_messages(row)))
-            ids += [*self._tokens(row_completion(row)), self.end]
+            ids = self.tokens(render_chat(self.tokenizer, row_messages(row)))
+            ids += [*self.tokens(row_completion(row)), self.end]
         ids = ids[: self.max_length]
         return EncodedRow(ids, [IGNORED] * len(ids), [1] * (len(ids) - 1) + [0])
 
     def _fit(self, messages: list[dict[str, str]], answers: Sequence[str], room: int, name: Any) -> list[int]:
-        ids = self._tokens(render_chat(self.tokenizer, messages))
+        ids = self.tokens(render_chat(self.tokenizer, messages))
         while len(ids) > room:
             text = messages[-1]["content"]
             shorter = shrink_context(text, answers, 1.0 - max(room, 0) / len(ids))
@@ -139,7 +140,7 @@ class RowEncoder:
                 )
                 raise ValueError(msg)
             messages = [*messages[:-1], {**messages[-1], "content": shorter}]
-            ids = self._tokens(render_chat(self.tokenizer, messages))
+            ids = self.tokens(render_chat(self.tokenizer, messages))
         return ids
 
 

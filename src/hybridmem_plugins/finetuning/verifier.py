@@ -75,23 +75,23 @@ def answer_contexts(local: LocalModel, rows: Sequence[Mapping[str, Any]]) -> lis
 
 
 def verifier_rows(
-    local: LocalModel, answered: Iterable[tuple[Mapping[str, Any], Opened, Sequence[str]]], longest: int
+    tokenizer: Any, answered: Iterable[tuple[Mapping[str, Any], Opened, Sequence[str]]], longest: int
 ) -> list[EncodedRow]:
     """Make the rows that teach to say Yes or No to answers: of each passage a right one and up to two wrong ones.
 
     Args:
-        local: The model, for its tokenizer.
+        tokenizer: The model's.
         answered: Rows with what a reader that never saw their questions makes of them.
         longest: Tokens that a row may have.
     """
-    yes, no = (local.tokens(word)[0] for word in ("Yes", "No"))
-    end, made = RowEncoder(local.tokenizer).end, list[EncodedRow]()
+    encoder, made = RowEncoder(tokenizer, longest), list[EncodedRow]()
+    yes, no = (encoder.tokens(word)[0] for word in ("Yes", "No"))
     for row, opened, replies in answered:
         told = [(reply, is_right(row, read_reply(reply).answer)) for reply in replies if read_reply(reply).answer]
         right, wrong = [one for one in told if one[1]], [one for one in told if not one[1]]
         for reply, good in right[:1] + wrong[: 1 if is_abstention(row["completion"]) else 2]:
-            prompt = verifying_prompt(local.tokenizer, local.tokens, opened, reply, "numbered")
-            target = [yes if good else no, end]
+            prompt = verifying_prompt(tokenizer, encoder.tokens, opened, reply, "numbered")
+            target = [yes if good else no, encoder.end]
             if len(prompt) + len(target) <= longest:
                 guard = [0] * (len(prompt) + len(target))
                 made.append(EncodedRow(prompt + target, [IGNORED] * len(prompt) + target, guard))
@@ -138,7 +138,7 @@ def train_verifier(
         others = _drawn(singles[1 - half], config.contexts, reader.seed)
         local = LocalModel(model, adapter=folder, device=device, batch_size=reader.batch_size)
         told = zip(others, answer_contexts(local, others), strict=True)
-        made += verifier_rows(local, ((row, *one) for row, one in told), config.longest)
+        made += verifier_rows(local.tokenizer, ((row, *one) for row, one in told), config.longest)
     if not made:
         msg = f"The readers gave no answer that fits into {config.longest} tokens together with its passage."
         raise ValueError(msg)

@@ -115,7 +115,7 @@ def _batches(local: LocalModel, opened: Sequence[Opened]) -> Iterator[list[int]]
 
 def _branches(row: Row, cited: list[int]) -> list[Row]:
     """Return the likeliest ways to deviate from a reply at one token after its citation, as rows to go on with."""
-    if row.ids[: len(cited)] != cited:
+    if row.ids[: len(cited)] != cited or len(row.beaten) < len(row.ids):
         return []
     ways, before, least = [], sum(row.logprobs[: len(cited)]), sum(row.logprobs) - NEAR
     for place in range(len(cited), len(row.ids)):
