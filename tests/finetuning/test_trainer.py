@@ -77,7 +77,7 @@ def test_the_answer_loss_is_the_mean_over_rows_of_their_mean_cross_entropy(tiny,
 def test_only_answers_and_their_ends_are_targets(tiny, tokenizer, rows, guards):
     batch = _batch(tokenizer, rows, guards)
     encoder = RowEncoder(tokenizer)
-    expected = [token for row in rows[:4] for token in [*encoder._tokens(row["completion"]), encoder.end]]
+    expected = [token for row in rows[:4] for token in [*encoder.tokens(row["completion"]), encoder.end]]
     assert batch["answer_to"].tolist() == expected
     flat = batch["input_ids"].flatten()
     assert flat[batch["answer_at"] + 1].tolist() == expected, "each place is the one before its target"
