@@ -40,7 +40,7 @@ from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, read_rows,
 from hybridmem_plugins.finetuning.trainer import Trainer
 from hybridmem_plugins.generation import GenerationSettings, LocalModel, loading
 from hybridmem_plugins.generation.chat import render_chat
-from hybridmem_plugins.generation.reading import Reading
+from hybridmem_plugins.generation.settling import Reading
 from results import write_marked
 
 STARTED = time.time()

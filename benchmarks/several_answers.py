@@ -35,7 +35,8 @@ from hybridmem_plugins.finetuning.verifier import VerifierConfig, half_of, is_ri
 from hybridmem_plugins.generation import loading
 from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation.decoding import Row
-from hybridmem_plugins.generation.reading import Reading, _nearly_surest, contexts_of, find_leads
+from hybridmem_plugins.generation.reading import _nearly_surest, contexts_of, find_leads
+from hybridmem_plugins.generation.settling import Reading
 from hybridmem_plugins.generation.verifying import ANSWERS, BRANCHES, NEAR, Candidate, Opened, verifying_prompt
 from hybridmem_plugins.passage import Passage
 

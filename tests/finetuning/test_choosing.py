@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra [train]")
 
 from hybridmem_plugins.finetuning.choosing import ReadQuestion, fit_weights
-from hybridmem_plugins.generation.reading import Reading, settle
+from hybridmem_plugins.generation.settling import Reading, settle
 from hybridmem_plugins.passage import Passage
 
 

@@ -19,7 +19,7 @@ from hybridmem_plugins.finetuning.metrics import bootstrap, paired_difference, s
 from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, reading_items, split_by_document
 from hybridmem_plugins.finetuning.unseen import UNSEEN, damage
 from hybridmem_plugins.generation import LocalModel
-from hybridmem_plugins.generation.reading import Reading
+from hybridmem_plugins.generation.settling import Reading
 
 CASES = [
     ("punctuation:no_comma", {}, "No comma here", "One, two"),

@@ -14,14 +14,8 @@ from hybridmem_plugins.generation import GenerationSettings
 from hybridmem_plugins.generation.decoding import SHARED, decode
 from hybridmem_plugins.generation.evidence import MOST_QUOTED, find_evidence
 from hybridmem_plugins.generation.loading import adapter_reading
-from hybridmem_plugins.generation.reading import (
-    Reading,
-    ReadingWeights,
-    contexts_of,
-    find_leads,
-    read_contexts,
-    settle,
-)
+from hybridmem_plugins.generation.reading import contexts_of, find_leads, read_contexts
+from hybridmem_plugins.generation.settling import Reading, ReadingWeights, settle
 from hybridmem_plugins.passage import Passage
 
 WEIGHTS = ReadingWeights(refusal=1.0, answer=0.0, question=0.0, unread=0.0, bias=0.0)

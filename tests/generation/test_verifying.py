@@ -13,8 +13,10 @@ import pytest
 from hybridmem_plugins.augmentation.templates import ABSTENTION, read_reply
 from hybridmem_plugins.generation import GenerationSettings, LocalModel
 from hybridmem_plugins.generation.decoding import Row, decode, next_logits, read_prompts
+from hybridmem_plugins.generation.fingerprints import fingerprint
 from hybridmem_plugins.generation.loading import SHIPPED_ADAPTERS, AdapterMismatchError, adapter_verifier
-from hybridmem_plugins.generation.reading import Reading, ReadingWeights, answers_of, read_questions, settle
+from hybridmem_plugins.generation.reading import read_questions
+from hybridmem_plugins.generation.settling import Reading, ReadingWeights, answers_of, settle
 from hybridmem_plugins.generation.verifying import Candidate, Opened, find_candidates, verifying_prompt
 from hybridmem_plugins.passage import Passage
 
@@ -184,3 +186,11 @@ def test_a_verifier_that_does_not_fit_takes_its_reader_with_it(tmp_path: Path, s
     assert shipped.adapters == ["base", "smollm2-135m"]
     assert "torn" not in shipped.model.peft_config
     assert shipped.answer(QUESTION, [BABBAGE, BREAD]).text == "[1] 1791"
+
+
+def test_replies_of_another_verifier_are_told_apart(tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED_ADAPTERS / "smollm2-135m", tmp_path / "reader")
+    own = fingerprint("base", tmp_path / "reader")
+    weights = tmp_path / "reader/verifier/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert fingerprint("base", tmp_path / "reader") != own

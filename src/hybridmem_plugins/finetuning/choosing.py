@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hybridmem_plugins.errors import require
-from hybridmem_plugins.generation.reading import Reading, ReadingWeights, answers_of
+from hybridmem_plugins.generation.settling import Reading, ReadingWeights, answers_of
 from hybridmem_plugins.generation.verifying import Candidate
 
 WRONG_REFUSALS = 0.0675

