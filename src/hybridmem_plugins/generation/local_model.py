@@ -284,12 +284,17 @@ class LocalModel(Shared):
         cancelled: threading.Event | None = None,
     ) -> None:
         """Generate rows from `row`, those of similar length together."""
-        order = sorted(range(len(rows)), key=lambda index: -len(rows[index].prompt))
         stopped = cancelled.is_set if cancelled is not None else bool
-        for start in range(0, len(order), self.batch_size):
-            part = [rows[index] for index in order[start : start + self.batch_size]]
+        for places in self.batches([len(row.prompt) for row in rows]):
+            part = [rows[place] for place in places]
             for _ in decode(self.model, part, settings, self.pad_id, lambda: self.using(adapter), stopped):
                 pass
+
+    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield the places of prompts to decode together, those of similar length, from their lengths in tokens."""
+        order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size]
 
     def chat(self, messages: Sequence[Message], **options: Any) -> Generation:
         """Answer one chat; see `generate`."""

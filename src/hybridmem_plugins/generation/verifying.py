@@ -8,7 +8,7 @@ mistakes to tell right answers from wrong ones (arXiv 2110.14168), chooses among
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ def find_candidates(
     """
     found = [[Candidate(one.row.text, sum(one.row.logprobs))] for one in opened]
     cited = local.tokens("[1]")
-    for places in _batches(local, opened):
+    for places in local.batches([len(one.row.prompt) for one in opened]):
         begun = [(place, row) for place in places for row in _branches(opened[place].row, cited)]
         running = [(place, row) for place, row in begun if row.finish_reason is None]
         if running and not (cancelled and cancelled.is_set()):
@@ -105,12 +105,6 @@ def _follow(
         local.model, rows, rows[0].settings, local.pad_id, lambda: local.using(adapter), stopped, after=after
     ):
         pass
-
-
-def _batches(local: LocalModel, opened: Sequence[Opened]) -> Iterator[list[int]]:
-    order = sorted(range(len(opened)), key=lambda place: -len(opened[place].row.prompt))
-    for start in range(0, len(order), local.batch_size):
-        yield order[start : start + local.batch_size]
 
 
 def _branches(row: Row, cited: list[int]) -> list[Row]:
@@ -169,7 +163,7 @@ def verify(
     """
     yes, no = local.tokens("Yes")[0], local.tokens("No")[0]
     found = [list(candidates) for _, candidates in asked]
-    for places in _batches(local, [one for one, _ in asked]):
+    for places in local.batches([len(one.row.prompt) for one, _ in asked]):
         if cancelled is not None and cancelled.is_set():
             break
         rows = [(place, number) for place in places for number in range(len(found[place]))]
