@@ -158,6 +158,23 @@ def test_the_verifier_is_asked_after_the_very_prompt_that_was_read(shipped) -> N
 
 
 @pytest.mark.slow
+def test_asking_the_verifier_fits_into_the_window_too(shipped, monkeypatch) -> None:
+    monkeypatch.setattr(type(shipped), "context_window", 700)
+    asked, forward = [0], shipped.model.forward
+
+    def watched(**told):
+        if "position_ids" in told:
+            asked.append(int(told["position_ids"].max()))
+        return forward(**told)
+
+    monkeypatch.setattr(shipped.model, "forward", watched)
+    long = Passage(BABBAGE.text + " He liked engines very much." * 200, title="Charles Babbage")
+    [read] = read_questions(shipped, [(QUESTION, [long])], max_new_tokens=4)
+    assert read.readings[1].candidates
+    assert 430 < max(asked) < 700
+
+
+@pytest.mark.slow
 def test_a_reply_without_a_citation_has_no_other_answers(shipped) -> None:
     row = replace(_rows(shipped, ["Hello"])[0], ids=shipped.tokens("Hello there"), logprobs=[-1.0, -1.0], text="Hello")
     row.beaten = [[(5, -1.2)], [(6, -1.2)]]

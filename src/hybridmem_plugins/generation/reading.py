@@ -20,7 +20,7 @@ from hybridmem_plugins.extraction.sentences import sentence_spans
 from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation.decoding import GenerationSettings, Row
 from hybridmem_plugins.generation.settling import Lead, Reading, ReadingWeights
-from hybridmem_plugins.generation.verifying import NEAR, RIVALS, Opened, find_candidates, verify
+from hybridmem_plugins.generation.verifying import NEAR, RIVALS, TURN, Opened, find_candidates, verify
 from hybridmem_plugins.passage import Passage
 
 if TYPE_CHECKING:
@@ -208,9 +208,7 @@ def _read(
     refusing = local.tokens(ABSTENTION)[0]
     chosen = replace(local.choose(settings), first_token_bias={refusing: -math.inf})
     questions = [(question, list(passages)) for question, passages in asked]
-    rows = [_row(local, *one, template, chosen, refusing) for one in questions]
-    for row, _, _ in rows:
-        row.rivals = rivals
+    rows = [_row(local, *one, template, chosen, refusing, rivals) for one in questions]
     local.run_rows([row for row, _, _ in rows], chosen, name, cancelled=cancelled)
     found = []
     for (question, _), (row, after, shown) in zip(questions, rows, strict=True):
@@ -230,20 +228,23 @@ def _row(
     template: str,
     settings: GenerationSettings,
     refusing: int,
+    rivals: int,
 ) -> tuple[Row, int, Sequence[Passage]]:
     """Return the row to generate, how many tokens follow the question, and the passages as they are shown."""
-    form, room = get_template(template), local.prompt_room(settings.max_new_tokens)
+    # A verifier is asked the question again, beside the answer and its sentence.
+    after = max(settings.max_new_tokens, TURN + len(local.tokens(question)) if rivals else 0)
+    form, room = get_template(template), local.prompt_room(after)
     text = render_chat(local.tokenizer, form.messages(question, passages))
     while len(ids := local.tokens(text)) > room and any(passage.text for passage in passages):
         passages = passages[:-1] if len(passages) > 1 else [_shorter(passages[0], len(ids) - room)]
         text = render_chat(local.tokenizer, form.messages(question, passages))
     row = local.row(ids, settings)
     place = text.rindex(question) if question in text else len(text)
-    tail, after = local.tokens(" " + text[place:]), local.tokens(text[place + len(question) :])
-    row.weighed, row.measured = refusing, True
+    tail, rest = local.tokens(" " + text[place:]), local.tokens(text[place + len(question) :])
+    row.weighed, row.measured, row.rivals = refusing, True, rivals
     row.limit = row.limit if passages else 1
     row.scored = len(tail) if row.prompt[-len(tail) :] == tail and len(tail) < len(row.prompt) else 0
-    return row, len(after), passages
+    return row, len(rest), passages
 
 
 def _shorter(passage: Passage, tokens: int) -> Passage:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 RIVALS, BRANCHES, ANSWERS = 4, 5, 4
 """Next best tokens at each place, ways to deviate that are followed, and answers that are kept of a passage."""
 
-LONGEST = 24
-"""Tokens that an answer has at most after it deviates."""
+LONGEST, TURN = 24, 256
+"""Tokens that an answer has at most after it deviates, and those that asking the verifier takes beside the question."""
 
 NEAR = 3.0
 """Nats that an answer may be less likely than its passage's likeliest one, and a passage less sure than the surest."""
