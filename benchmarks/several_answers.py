@@ -35,7 +35,7 @@ from hybridmem_plugins.finetuning.verifier import VerifierConfig, half_of, is_ri
 from hybridmem_plugins.generation import loading
 from hybridmem_plugins.generation.chat import render_chat
 from hybridmem_plugins.generation.decoding import Row
-from hybridmem_plugins.generation.reading import _nearly_surest, contexts_of, find_leads
+from hybridmem_plugins.generation.reading import contexts_of, find_leads, nearly_surest
 from hybridmem_plugins.generation.settling import Reading
 from hybridmem_plugins.generation.verifying import ANSWERS, BRANCHES, NEAR, Candidate, Opened, verifying_prompt
 from hybridmem_plugins.passage import Passage
@@ -354,7 +354,7 @@ def choose(options):
     plain, verified = zip(*map(_readings, _read_told(options)), strict=True)
     each = [[plain[place] for place in own] for own in places]
     weights = _shown(items, each, "likeliest answers")
-    near = [_nearly_surest(range(len(own)), own, weights) for own in each]
+    near = [nearly_surest(range(len(own)), own, weights) for own in each]
     _shown(
         items,
         [

@@ -118,7 +118,7 @@ def train_verifier(
         reader: How readers of these rows are trained.
         config: How the verifier is trained.
         model: Hub id, folder or `.gguf` file; None is the bundled one.
-        max_steps: Stop every training early, for a trial.
+        max_steps: Stop every training early, for a trial, and answer as many passages as are trained on.
         device: Torch device; None picks the accelerator that is there.
 
     Raises:
@@ -130,12 +130,13 @@ def train_verifier(
     if not all(singles):
         msg = "A verifier needs rows of one passage from many questions: a half of them has none."
         raise ValueError(msg)
+    contexts = min(config.contexts, (max_steps or config.contexts) * reader.batch_size)
     made: list[EncodedRow] = []
     for half, own in enumerate(halves):
         folder = output / f"half{half}"
         if not (folder / "training.json").is_file():
             _train_reader(own, folder, reader, max_steps or config.reader_steps, model, device)
-        others = _drawn(singles[1 - half], config.contexts, reader.seed)
+        others = _drawn(singles[1 - half], contexts, reader.seed)
         local = LocalModel(model, adapter=folder, device=device, batch_size=reader.batch_size)
         told = zip(others, answer_contexts(local, others), strict=True)
         made += verifier_rows(local.tokenizer, ((row, *one) for row, one in told), config.longest)

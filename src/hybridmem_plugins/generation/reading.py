@@ -118,7 +118,7 @@ def read_questions(
     found = {key: one.reading for key, one in opened.items()}
     if name not in local.verifiers:
         return [Read(passages, leads, [found[key] for key in keys]) for passages, leads, keys in turns]
-    surest = [_nearly_surest(keys, found, local.reading_weights[name]) for _, _, keys in turns]
+    surest = [nearly_surest(keys, found, local.reading_weights[name]) for _, _, keys in turns]
     needed = {key: opened[key] for keys in surest for key in keys}
     verified = dict(zip(needed, _verified(local, list(needed.values()), name, template, cancelled), strict=True))
     return [
@@ -127,7 +127,7 @@ def read_questions(
     ]
 
 
-def _nearly_surest(
+def nearly_surest(
     keys: Sequence[tuple[Any, ...]], found: Mapping[tuple[Any, ...], Reading], weights: ReadingWeights
 ) -> set[tuple[Any, ...]]:
     """Return which contexts of a question are at most `NEAR` less sure than the surest one."""
