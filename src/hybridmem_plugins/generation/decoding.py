@@ -11,7 +11,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -357,9 +357,14 @@ def decode(
             batch.advance(tokens)
 
 
+def bare(row: Row) -> Row:
+    """Return a row with the same prompt that is not begun and not measured."""
+    return replace(row, ids=[], scored=0, weighed=None)
+
+
 def read_prompts(model: Any, rows: Sequence[Row], pad_id: int) -> Prefix:
-    """Read the prompts of rows, for others to go on from."""
-    batch = _Batch(model, rows, pad_id)
+    """Read the prompts of rows, whatever was generated after them, for others to go on from."""
+    batch = _Batch(model, [bare(row) for row in rows], pad_id)
     if batch.plain:
         batch.first_logits()
     return batch.prefix()

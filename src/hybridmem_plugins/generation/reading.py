@@ -133,7 +133,8 @@ def nearly_surest(
     """Return which contexts of a question are at most `NEAR` less sure than the surest one."""
     unread = found[keys[0]]
     scores = {key: weights.score(found[key], unread) for key in keys[1:]}
-    return {key for key, score in scores.items() if score >= max(scores.values()) - NEAR}
+    least = max(scores.values(), default=0.0) - NEAR
+    return {key for key, score in scores.items() if score >= least}
 
 
 def _verified(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
 from hybridmem_plugins.augmentation.templates import get_template, read_reply
 from hybridmem_plugins.generation.chat import render_chat
-from hybridmem_plugins.generation.decoding import Row, decode, next_logits, read_prompts
+from hybridmem_plugins.generation.decoding import Row, bare, decode, next_logits, read_prompts
 from hybridmem_plugins.generation.evidence import find_evidence
 from hybridmem_plugins.passage import Passage
 
@@ -98,7 +98,7 @@ def _follow(
     """Generate branches; the prompts of their batch are read once."""
     rows = [row for _, row in running]
     with local.using(adapter):
-        prefix = read_prompts(local.model, [replace(row, ids=[], scored=0, weighed=None) for row in read], local.pad_id)
+        prefix = read_prompts(local.model, read, local.pad_id)
     after = (prefix, [places.index(place) for place, _ in running])
     stopped = cancelled.is_set if cancelled is not None else bool
     for _ in decode(
@@ -167,7 +167,7 @@ def verify(
         if cancelled is not None and cancelled.is_set():
             break
         rows = [(place, number) for place in places for number in range(len(found[place]))]
-        prompts = [replace(asked[place][0].row, ids=[], scored=0, weighed=None) for place in places]
+        prompts = [bare(asked[place][0].row) for place in places]
         turns = [
             replace(prompts[places.index(place)], prompt=verifying_prompt(local.tokenizer, local.tokens, *told))
             for place, number in rows
