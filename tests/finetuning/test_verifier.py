@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -89,5 +90,8 @@ def test_a_verifier_is_trained_on_answers_to_the_other_half(tiny, tokenizer, tmp
     again = train_verifier(rows, tmp_path / "out", reader, VerifierConfig(longest=2000), **told)
     assert json.loads((tmp_path / "out/half0/training.json").read_text()) == before, "a reader that is there is taken"
     assert [one["answer_loss"] for one in again.log] == [one["answer_loss"] for one in result.log]
+    train_verifier(rows, tmp_path / "out", replace(reader, seed=1), VerifierConfig(longest=2000), **told)
+    other = json.loads((tmp_path / "out/half0/training.json").read_text())
+    assert other["config"]["seed"] == 1, "a reader that was trained otherwise is not"
     with pytest.raises(ValueError, match="a half of them has none"):
         train_verifier([row(1)], tmp_path / "none", reader, **told)

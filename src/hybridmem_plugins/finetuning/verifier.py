@@ -6,10 +6,11 @@ each trained on one half of the questions, answer the other half.
 
 from __future__ import annotations
 
+import json
 import random
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def train_verifier(
 ) -> TrainResult:
     """Train two readers on a half of the questions each, and a verifier on their answers to the other half's.
 
-    The readers lie in `output/half0` and `output/half1`; one that is there already is taken.
+    The readers lie in `output/half0` and `output/half1`; one that is there already, trained alike, is taken.
 
     Args:
         rows: Of `recipes.training_rows`.
@@ -134,8 +135,7 @@ def train_verifier(
     made: list[EncodedRow] = []
     for half, own in enumerate(halves):
         folder = output / f"half{half}"
-        if not (folder / "training.json").is_file():
-            _train_reader(own, folder, reader, max_steps or config.reader_steps, model, device)
+        _train_reader(own, folder, reader, max_steps or config.reader_steps, model, device)
         others = _drawn(singles[1 - half], contexts, reader.seed)
         local = LocalModel(model, adapter=folder, device=device, batch_size=reader.batch_size)
         told = zip(others, answer_contexts(local, others), strict=True)
@@ -163,6 +163,11 @@ def _train_reader(
     taken = _drawn(rows, reader.batch_size * steps, reader.seed)
     encoded, _ = fitting_rows(taken, loading.load_tokenizer(model), reader.max_length)
     config = replace(reader, kl_weight=0.0, epochs=-(-reader.batch_size * steps // max(1, len(encoded))))
+    note = folder / "training.json"
+    if note.is_file():
+        told = json.loads(note.read_text(encoding="utf-8"))
+        if [told["config"], told["steps"], told["rows"]] == [asdict(config), steps, len(encoded)]:
+            return
     Trainer(model, folder, config, device=device).train(encoded, max_steps=steps)
 
 
