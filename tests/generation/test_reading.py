@@ -72,6 +72,30 @@ def test_the_fullest_form_of_an_answer_that_passages_agree_on_is_given() -> None
     assert settle(passages, [], [NOTHING, year, long, reading("May", 1.0)], WEIGHTS).text == "[1] 2015"
 
 
+def test_dates_agree_in_whatever_form_and_the_fullest_is_given() -> None:
+    passages = [Passage("a"), Passage("b"), Passage("c")]
+    told = [reading("19th October", 2.0), reading("Oct. 19, 2021", 1.0), reading("26 August 2021", 2.2)]
+    assert settle(passages, [], [NOTHING, *told], WEIGHTS).text == "[2] Oct. 19, 2021"
+    figures = [reading("October 19", 1.0), reading("Release: 10/19/2021", 2.0), reading("May", 1.5)]
+    assert settle(passages, [], [NOTHING, *figures], WEIGHTS).text == "[2] Release: 10/19/2021", "the surest one"
+    figures[0] = reading("October 19", 2.5)
+    assert settle(passages, [], [NOTHING, *figures], WEIGHTS).text == "[1] October 19", "figures are no fuller form"
+
+
+def test_a_vague_answer_is_made_fuller_by_the_form_with_most_support() -> None:
+    passages = [Passage(letter) for letter in "abcd"]
+    told = ["2017", "January 13, 2017", "October 27, 2017", "10/27/2017"]
+    readings = [reading(text, sure) for text, sure in zip(told, (3.0, 1.5, 1.0, 1.2), strict=True)]
+    assert settle(passages, [], [NOTHING, *readings], WEIGHTS).text == "[3] October 27, 2017"
+
+
+def test_an_answer_is_spelt_as_most_passages_spell_it() -> None:
+    passages = [Passage("a"), Passage("b"), Passage("c")]
+    told = [reading("Cristophe Gans", 3.0), reading("Christophe Gans", 1.0), reading("Christophe Gans", 1.2)]
+    assert settle(passages, [], [NOTHING, *told], WEIGHTS).text == "[3] Christophe Gans"
+    assert settle(passages[:2], [], [NOTHING, *told[:2]], WEIGHTS).text == "[1] Cristophe Gans", "one each: the surer"
+
+
 def test_caution_declines_what_is_not_sure_enough() -> None:
     readings = [NOTHING, reading("flour", 0.5)]
     assert settle([BREAD], [], readings, WEIGHTS).text == "[1] flour"

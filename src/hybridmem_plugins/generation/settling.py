@@ -1,17 +1,19 @@
 """Choose among what single passages were read to say.
 
-A conditional logit weighs how sure each answer is; answers that say the same add up, and one has to be surer than
-abstaining.
+A conditional logit weighs how sure each answer is; answers that say the same, in whatever form, add up, and one has
+to be surer than abstaining.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hybridmem_plugins.augmentation.answers import contains_answer, normalise_answer
 from hybridmem_plugins.augmentation.templates import ABSTENTION, read_reply
+from hybridmem_plugins.generation.forms import form_words, is_numeric_date, is_within
 from hybridmem_plugins.generation.verifying import Candidate
 from hybridmem_plugins.passage import Passage
 
@@ -142,11 +144,12 @@ def settle(
 ) -> Choice:
     """Choose among the readings of `contexts_of`.
 
-    Where no answer is surer than abstaining, there is none. Answers that say the same, one perhaps more fully ("2015"
-    and "December 2015"), add up their odds, and the fullest form is given: from another passage if it is surer than
-    abstaining, from the same one if it is half as likely at least. Under a lead counts only what its passage itself
-    says: what the lead says is its own passage's to answer. A reply that only gives the passage's name has taken the
-    lead for the answer, and what the passage says without it stands in.
+    Where no answer is surer than abstaining, there is none. Answers that say the same, in whatever form of `forms` and
+    one perhaps more fully ("2015" and "Dec. 2015"), add up their odds, and the fullest form is given, as most passages
+    spell it: from another passage if it is surer than abstaining, from the same one if it is half as likely at least.
+    Under a lead counts only what its passage itself says: what the lead says is its own passage's to answer. A reply
+    that only gives the passage's name has taken the lead for the answer, and what the passage says without it stands
+    in.
 
     Args:
         passages: What was retrieved.
@@ -159,18 +162,47 @@ def settle(
     total = 1.0 + sum(one.odds for one in answers)
     if max((one.odds for one in answers), default=0.0) < 1.0:
         return Choice(ABSTENTION, None, 1.0 / total)
-    agreed = [sum(other.odds for other in answers if _agree(one.words, other.words)) for one in answers]
-    at = max(range(len(answers)), key=lambda number: (agreed[number], answers[number].odds, -answers[number].passage))
-    best = answers[at]
+    best = max(answers, key=lambda one: (_support(one, answers), one.odds, -one.passage))
+    given = _spelling(_fullest(best, answers), answers)
+    return Choice(
+        f"[{given.passage + 1}] {given.text}", given.passage, _support(best, answers) / total, given.finish_reason
+    )
+
+
+def _support(one: _Answer, answers: Sequence[_Answer]) -> float:
+    """Return the odds of all answers that say the same, one perhaps more fully."""
+    return sum(
+        other.odds
+        for other in answers
+        if one.words == other.words or is_within(one.words, other.words) or is_within(other.words, one.words)
+    )
+
+
+def _fullest(best: _Answer, answers: Sequence[_Answer]) -> _Answer:
+    """Return the answer that says the same more fully and has the most support, or the best itself."""
     fuller = [
         one
         for one in answers
-        if one.words > best.words
-        and len(one.words - best.words) <= FULLER
+        if is_within(best.words, one.words)
+        and not is_within(one.words, best.words)
+        and len(one.words) <= len(best.words) + FULLER
         and one.odds > (FULLER_SHARE * best.odds if one.passage == best.passage else 1.0)
+        and not (is_numeric_date(one.text) and not is_numeric_date(best.text))
     ]
-    given = max(fuller, key=lambda one: (one.odds, -one.passage), default=best)
-    return Choice(f"[{given.passage + 1}] {given.text}", given.passage, agreed[at] / total, given.finish_reason)
+    return max(fuller, key=lambda one: (_support(one, answers), one.odds, -one.passage), default=best)
+
+
+def _spelling(given: _Answer, answers: Sequence[_Answer]) -> _Answer:
+    """Return the answer as most passages spell it."""
+    same = [one for one in answers if is_within(one.words, given.words) and is_within(given.words, one.words)]
+    passages = defaultdict[str, set[int]](set)
+    for one in same:
+        passages[normalise_answer(one.text)].add(one.passage)
+
+    def common(one: _Answer) -> tuple[int, bool, float, int]:
+        return len(passages[normalise_answer(one.text)]), one is given, one.odds, -one.passage
+
+    return max(same, key=common, default=given)
 
 
 def _answers(
@@ -196,10 +228,5 @@ def _answers(
             text = read_reply(told.text).answer
             key, odds = (at, normalise_answer(text)), math.exp(min(score, 500.0))
             if text and (key not in found or odds > found[key].odds):
-                found[key] = _Answer(at, text, odds, frozenset(key[1].split()), reading.finish_reason)
+                found[key] = _Answer(at, text, odds, form_words(text), reading.finish_reason)
     return list(found.values())
-
-
-def _agree(one: frozenset[str], other: frozenset[str]) -> bool:
-    """Tell whether two answers say the same, one perhaps more fully."""
-    return one == other or bool(one and other and (one < other or other < one))
