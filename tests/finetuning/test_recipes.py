@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import typer
 
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.templates import is_abstention, read_reply
@@ -122,6 +123,20 @@ def test_the_same_seed_makes_the_same_rows(data):
 def test_an_unknown_recipe_is_told_which_there_are():
     with pytest.raises(ValueError, match="smollm2-135m-together, smollm2-135m"):
         get_recipe("other")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "told"),
+    [
+        ("other", {}, "smollm2-135m, smollm2-135m-verifier"),
+        ("smollm2-135m-verifier", {"kl_weight": 1.0}, "--kl-weight does not apply"),
+    ],
+)
+def test_the_command_refuses_what_it_would_ignore(recipe, options, told, tmp_path):
+    from hybridmem_plugins.finetuning import command
+
+    with pytest.raises(typer.BadParameter, match=told):
+        command.train(tmp_path / "out", recipe=recipe, data=tmp_path, **options)
 
 
 @pytest.mark.parametrize("slots", ["near", "random"])

@@ -93,5 +93,8 @@ def test_a_verifier_is_trained_on_answers_to_the_other_half(tiny, tokenizer, tmp
     train_verifier(rows, tmp_path / "out", replace(reader, seed=1), VerifierConfig(longest=2000), **told)
     other = json.loads((tmp_path / "out/half0/training.json").read_text())
     assert other["config"]["seed"] == 1, "a reader that was trained otherwise is not"
+    written = (tmp_path / "out/half0/training.json").stat().st_mtime_ns
+    train_verifier(rows, tmp_path / "out", replace(reader, seed=1), VerifierConfig(longest=2000), **told, resume=False)
+    assert (tmp_path / "out/half0/training.json").stat().st_mtime_ns > written, "begun anew"
     with pytest.raises(ValueError, match="a half of them has none"):
         train_verifier([row(1)], tmp_path / "none", reader, **told)

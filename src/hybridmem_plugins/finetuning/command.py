@@ -87,8 +87,15 @@ def _train_recipe(
     if data is None:
         msg = "A recipe needs --data (or HYBRIDMEM_DATA)."
         raise typer.BadParameter(msg)
+    known = (*recipes.RECIPES, *VERIFIERS)
+    if name not in known:
+        msg = f"Unknown recipe {name!r}. Choose one of: {', '.join(known)}."
+        raise typer.BadParameter(msg)
     if name in VERIFIERS:
-        _train_recipe_verifier(name, output, data, model, seed=seed, max_steps=max_steps)
+        if kl_weight is not None:
+            msg = "A verifier is asked nothing else and has no guard: --kl-weight does not apply."
+            raise typer.BadParameter(msg)
+        _train_recipe_verifier(name, output, data, model, seed=seed, max_steps=max_steps, resume=resume)
         return
     recipe = recipes.get_recipe(name)
     config = _configured(recipe.config, seed, kl_weight)
@@ -98,7 +105,7 @@ def _train_recipe(
 
 
 def _train_recipe_verifier(
-    name: str, output: Path, data: Path, model: str | None, *, seed: int, max_steps: int | None
+    name: str, output: Path, data: Path, model: str | None, *, seed: int, max_steps: int | None, resume: bool
 ) -> None:
     from hybridmem_plugins.finetuning import recipes
     from hybridmem_plugins.finetuning.verifier import VERIFIERS, train_verifier
@@ -107,7 +114,7 @@ def _train_recipe_verifier(
     recipe = recipes.get_recipe(reader)
     rows = recipes.training_rows(recipe, data, seed=seed)
     result = train_verifier(
-        rows, output, _configured(recipe.config, seed, None), config, model=model, max_steps=max_steps
+        rows, output, _configured(recipe.config, seed, None), config, model=model, max_steps=max_steps, resume=resume
     )
     typer.echo(f"{result.steps} steps; verifier in {result.folder}")
 

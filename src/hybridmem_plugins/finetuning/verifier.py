@@ -108,10 +108,11 @@ def train_verifier(
     model: str | Path | None = None,
     max_steps: int | None = None,
     device: str | None = None,
+    resume: bool = True,
 ) -> TrainResult:
     """Train two readers on a half of the questions each, and a verifier on their answers to the other half's.
 
-    The readers lie in `output/half0` and `output/half1`; one that is there already, trained alike, is taken.
+    The readers lie in `output/half0` and `output/half1`.
 
     Args:
         rows: Of `recipes.training_rows`.
@@ -121,6 +122,7 @@ def train_verifier(
         model: Hub id, folder or `.gguf` file; None is the bundled one.
         max_steps: Stop every training early, for a trial, and answer as many passages as are trained on.
         device: Torch device; None picks the accelerator that is there.
+        resume: Take a reader that is there already, trained alike, and go on from checkpoints; False begins anew.
 
     Raises:
         ValueError: A half has no rows, or none of one passage.
@@ -135,7 +137,7 @@ def train_verifier(
     made: list[EncodedRow] = []
     for half, own in enumerate(halves):
         folder = output / f"half{half}"
-        _train_reader(own, folder, reader, max_steps or config.reader_steps, model, device)
+        _train_reader(own, folder, reader, max_steps or config.reader_steps, model, device, resume=resume)
         others = _drawn(singles[1 - half], contexts, reader.seed)
         local = LocalModel(model, adapter=folder, device=device, batch_size=reader.batch_size)
         told = zip(others, answer_contexts(local, others), strict=True)
@@ -148,7 +150,7 @@ def train_verifier(
         reader, kl_weight=0.0, learning_rate=config.learning_rate, max_length=config.longest,
         epochs=-(-reader.batch_size * steps // len(made)),
     )  # fmt: skip
-    return Trainer(model, output, own_config, device=device).train(made, max_steps=steps)
+    return Trainer(model, output, own_config, device=device).train(made, max_steps=steps, resume=resume)
 
 
 def _train_reader(
@@ -158,17 +160,19 @@ def _train_reader(
     steps: int,
     model: str | Path | None,
     device: str | None,
+    *,
+    resume: bool,
 ) -> None:
     """Train on some rows for some steps, without guard: what the reader forgets does not matter."""
     taken = _drawn(rows, reader.batch_size * steps, reader.seed)
     encoded, _ = fitting_rows(taken, loading.load_tokenizer(model), reader.max_length)
     config = replace(reader, kl_weight=0.0, epochs=-(-reader.batch_size * steps // max(1, len(encoded))))
     note = folder / "training.json"
-    if note.is_file():
+    if resume and note.is_file():
         told = json.loads(note.read_text(encoding="utf-8"))
         if [told["config"], told["steps"], told["rows"]] == [asdict(config), steps, len(encoded)]:
             return
-    Trainer(model, folder, config, device=device).train(encoded, max_steps=steps)
+    Trainer(model, folder, config, device=device).train(encoded, max_steps=steps, resume=resume)
 
 
 def _drawn(rows: Sequence[Mapping[str, Any]], count: int, seed: int) -> list[Mapping[str, Any]]:
