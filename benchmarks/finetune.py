@@ -185,10 +185,11 @@ def measure(options, exact, name, items, adapter="base"):
     """Write every reading and measure of one model under `results/NAME.*`; the fewest needed come last."""
     out = Path(options.work) / "results"
     quick = fast_copy(exact, options.batch)
-    each = evaluate.read_each(quick, items, max_new_tokens=24 if adapter != "base" else options.tokens)
-    write_json(out / f"{name}.each.json", pack(items, each))
-    with contextlib.suppress(ValueError):  # a dry run has too few to fit on
-        say(options, f"{name}, each: {brief(evaluate.settle_items(items, each, fitted(items, each)))}")
+    if not options.forgetting:
+        each = evaluate.read_each(quick, items, max_new_tokens=24 if adapter != "base" else options.tokens)
+        write_json(out / f"{name}.each.json", pack(items, each))
+        with contextlib.suppress(ValueError):  # a dry run has too few to fit on
+            say(options, f"{name}, each: {brief(evaluate.settle_items(items, each, fitted(items, each)))}")
     summary = {"losses": wiki_losses(options, exact, adapter)}
     summary["perplexity"] = forgetting.perplexity(summary["losses"])
     write_json(out / f"{name}.json", summary)
@@ -199,6 +200,8 @@ def measure(options, exact, name, items, adapter="base"):
         strict = [all(row["followed"]) for row in summary["ifeval"]]
         say(options, f"{name}: IFEval strict {sum(strict) / len(strict):.4f}")
         write_json(out / f"{name}.json", summary)
+    if options.forgetting:
+        return
     if adapter == "base":
         records = evaluate.run_items(quick, items, max_new_tokens=options.tokens)
         line_files.write_lines(out / f"{name}.jsonl", records)
@@ -457,6 +460,7 @@ def main():
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--trained", action="store_true", help="measure the adapter that a run before left")
     parser.add_argument("--full", action="store_true", help="measure IFEval too")
+    parser.add_argument("--forgetting", action="store_true", help="measure only what is forgotten")
     parser.add_argument("--leave", type=lambda text: set(text.split(",")), help="copies to leave out, such as nq.4")
     parser.add_argument("--together", action="store_true", help="read passages together too")
     parser.add_argument("--tokens", type=int, default=48, help="longest reply of the base")

@@ -231,7 +231,7 @@ def _said(passage):
 def half(options):
     """Train a reader on the rows of half of the questions, and write its answers to the other half's."""
     folder, count, config = Path(options.work), options.workers, recipes.get_recipe("smollm2-135m").config
-    made = finetune.read_lines(folder / "rows/ours-s0.jsonl.xz")[:: options.every]
+    made = finetune.read_lines(folder / f"rows/{options.arm}-s{options.seed}.jsonl.xz")[:: options.every]
     own = [row for row in made if half_of(row) == options.half]
     own = random.Random(options.half).sample(own, min(len(own), options.size * VerifierConfig().reader_steps))
     with multiprocessing.get_context("fork").Pool(count) as pool:
@@ -392,6 +392,7 @@ def main():
     parser.add_argument("--name", default="verifier")
     parser.add_argument("--adapter", type=Path, help="folder of the reader")
     parser.add_argument("--verifier", type=Path, help="folder of the verifier")
+    parser.add_argument("--arm", default="ours", choices=recipes.ARMS)
     parser.add_argument("--half", type=int, default=0, choices=[0, 1])
     parser.add_argument("--steps", type=int, default=250, help="500 for the verifier")
     parser.add_argument("--size", type=int, default=64, help="rows of a step")
