@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -33,7 +34,7 @@ def made(count: int) -> list[ReadQuestion]:
 
 
 def test_right_readings_are_chosen_and_few_questions_declined() -> None:
-    weights = fit_weights(made(300), wrong_refusals=0.05)
+    weights = fit_weights(made(300))
     assert weights.refusal > 0
     assert weights.question > 0
     passages = [Passage(str(place)) for place in range(3)]
@@ -44,6 +45,11 @@ def test_right_readings_are_chosen_and_few_questions_declined() -> None:
     assert sum(a == g for a, g in zip(answered, golds, strict=True)) / len(golds) > 0.85
     assert sum(a is None for a in answered) / len(golds) < 0.15
     assert sum(c.passage is None for c, one in zip(chosen, fresh, strict=True) if not one.answerable) / 25 > 0.6
+
+
+def test_eagerness_moves_the_bias_alone() -> None:
+    plain, eager = fit_weights(made(60), eagerness=0.0), fit_weights(made(60), eagerness=0.7)
+    assert eager == replace(plain, bias=plain.bias + 0.7)
 
 
 def test_nothing_to_learn_from_is_refused() -> None:

@@ -104,6 +104,16 @@ def test_caution_declines_what_is_not_sure_enough() -> None:
     assert settle([], [], [NOTHING], WEIGHTS).text == ABSTENTION
 
 
+def test_a_passage_must_be_surer_than_abstaining_by_itself() -> None:
+    unsure = [reading("1871", -0.2), reading("1871", -0.3), reading("1871", -0.4)]
+    assert settle([ENGINE, BABBAGE, BREAD], [], [NOTHING, *unsure], WEIGHTS).text == ABSTENTION
+    lead = find_leads("Where was its designer born?", [ENGINE, BABBAGE])
+    both = [NOTHING, reading("x", -9.0), reading("in London", -0.3), reading("London", -0.4)]
+    assert settle([ENGINE, BABBAGE], lead, both, WEIGHTS).passage == 1, "two forms of one answer in one passage do"
+    other = [NOTHING, reading("x", -9.0), reading("London", -0.3), reading("born", -0.4)]
+    assert settle([ENGINE, BABBAGE], lead, other, WEIGHTS).text == ABSTENTION, "two answers do not"
+
+
 def test_a_lead_makes_its_passage_surer_but_answers_nothing_itself() -> None:
     passages = [ENGINE, BABBAGE]
     leads = find_leads("Where was the designer born?", passages)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hybridmem_plugins.errors import require
 from hybridmem_plugins.generation.settling import Reading, ReadingWeights, answers_of
 from hybridmem_plugins.generation.verifying import Candidate
 
-WRONG_REFUSALS = 0.0675
-"""Share of the answerable questions that may be declined, of those that weights are fitted on."""
+EAGERNESS = 0.1
+"""Nats by which an answer may be less sure than abstaining."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,15 @@ class ReadQuestion:
 
 
 def fit_weights(
-    questions: Sequence[ReadQuestion], *, wrong_refusals: float = WRONG_REFUSALS, penalty: float = 0.0025
+    questions: Sequence[ReadQuestion], *, eagerness: float = EAGERNESS, penalty: float = 0.0025
 ) -> ReadingWeights:
     """Fit a conditional logit: a right answer against the other ones and against abstaining.
 
-    Answerable questions of which no answer is right say nothing about the choice and only count for the bias, which is
-    set so that at most a share of the answerable questions is declined.
+    Answerable questions of which no answer is right say nothing about the choice and are left out.
 
     Args:
         questions: Of documents kept from training.
-        wrong_refusals: That share, in [0, 1).
+        eagerness: Nats by which an answer may be less sure than abstaining; higher declines less.
         penalty: Weight of the squared weights, of measures scaled to unit variance.
 
     Raises:
@@ -82,8 +81,7 @@ def fit_weights(
     optimiser.step(step)
     found = (weights[:-1].detach() / spread).tolist()
     bias = float(weights[-1].detach()) - sum(one * at for one, at in zip(found, centre.tolist(), strict=True))
-    fitted = ReadingWeights(-found[0], found[1], found[2], found[3] - found[2], bias, found[4])
-    return _declining(fitted, questions, wrong_refusals)
+    return ReadingWeights(-found[0], found[1], found[2], found[3] - found[2], bias + eagerness, found[4])
 
 
 def _table(torch: Any, question: ReadQuestion) -> Any:
@@ -93,13 +91,3 @@ def _table(torch: Any, question: ReadQuestion) -> Any:
         for reading, one in question.answers
     ]
     return torch.tensor(rows, dtype=torch.float64)
-
-
-def _declining(weights: ReadingWeights, questions: Sequence[ReadQuestion], share: float) -> ReadingWeights:
-    """Set the bias so that at most a share of the answerable questions is declined."""
-    sure = sorted(
-        max(weights.score(reading, one.unread, candidate) for reading, candidate in one.answers)
-        for one in questions
-        if one.answerable and one.answers
-    )
-    return replace(weights, bias=weights.bias - sure[int(share * len(sure))] + 1e-6)

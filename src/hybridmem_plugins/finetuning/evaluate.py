@@ -9,7 +9,7 @@ from typing import Any
 
 from hybridmem_plugins.augmentation.answers import contains_answer
 from hybridmem_plugins.augmentation.templates import ABSTENTION, read_reply
-from hybridmem_plugins.finetuning.choosing import WRONG_REFUSALS, ReadQuestion, fit_weights
+from hybridmem_plugins.finetuning.choosing import EAGERNESS, ReadQuestion, fit_weights
 from hybridmem_plugins.finetuning.metrics import score_answer
 from hybridmem_plugins.finetuning.sets import (
     EvalItem,
@@ -173,21 +173,21 @@ def decline(items: Sequence[EvalItem], readings: Sequence[Reading], caution: flo
 
 
 def fit_reading(
-    items: Sequence[EvalItem], readings: Sequence[Sequence[Reading]], wrong_refusals: float = WRONG_REFUSALS
+    items: Sequence[EvalItem], readings: Sequence[Sequence[Reading]], eagerness: float = EAGERNESS
 ) -> ReadingWeights:
     """Fit what chooses among the readings of `read_each`; see `choosing.fit_weights`.
 
     Args:
         items: Of documents kept from training.
         readings: Of these items.
-        wrong_refusals: Share of the answerable items that may be declined, in [0, 1).
+        eagerness: See `choosing.fit_weights`.
     """
     questions = []
     for item, (unread, *own) in zip(items, readings, strict=True):
         own = own[: len(item.passages)]
         right = [score_answer(one.text, item.answers).contained for answers in answers_of(own) for one in answers]
         questions.append(ReadQuestion(unread, own, right, item.expect == "answer"))
-    return fit_weights(questions, wrong_refusals=wrong_refusals)
+    return fit_weights(questions, eagerness=eagerness)
 
 
 def fit_caution(margins: Sequence[float], items: Sequence[EvalItem], wrong_refusals: float = 0.08) -> float:

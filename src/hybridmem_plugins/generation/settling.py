@@ -1,7 +1,7 @@
 """Choose among what single passages were read to say.
 
 A conditional logit weighs how sure each answer is; answers that say the same, in whatever form, add up, and one has
-to be surer than abstaining.
+to be surer than abstaining by what its passage alone says: what many passages are unsure of stays unsure.
 """
 
 from __future__ import annotations
@@ -144,12 +144,12 @@ def settle(
 ) -> Choice:
     """Choose among the readings of `contexts_of`.
 
-    Where no answer is surer than abstaining, there is none. Answers that say the same, in whatever form of `forms` and
-    one perhaps more fully ("2015" and "Dec. 2015"), add up their odds, and the fullest form is given, as most passages
-    spell it: from another passage if it is surer than abstaining, from the same one if it is half as likely at least.
-    Under a lead counts only what its passage itself says: what the lead says is its own passage's to answer. A reply
-    that only gives the passage's name has taken the lead for the answer, and what the passage says without it stands
-    in.
+    Where no passage by itself is surer of an answer than of abstaining, there is none. Answers that say the same, in
+    whatever form of `forms` and one perhaps more fully ("2015" and "Dec. 2015"), add up their odds, and the fullest
+    form is given, as most passages spell it: from another passage if it is surer than abstaining, from the same one if
+    it is half as likely at least. Under a lead counts only what its passage itself says: what the lead says is its own
+    passage's to answer. A reply that only gives the passage's name has taken the lead for the answer, and what the
+    passage says without it stands in.
 
     Args:
         passages: What was retrieved.
@@ -160,13 +160,17 @@ def settle(
     """
     answers = _answers(passages, leads, readings, weights, caution)
     total = 1.0 + sum(one.odds for one in answers)
-    if max((one.odds for one in answers), default=0.0) < 1.0:
+    if max((_support(one, _of(one.passage, answers)) for one in answers), default=0.0) < 1.0:
         return Choice(ABSTENTION, None, 1.0 / total)
     best = max(answers, key=lambda one: (_support(one, answers), one.odds, -one.passage))
     given = _spelling(_fullest(best, answers), answers)
     return Choice(
         f"[{given.passage + 1}] {given.text}", given.passage, _support(best, answers) / total, given.finish_reason
     )
+
+
+def _of(passage: int, answers: Sequence[_Answer]) -> list[_Answer]:
+    return [one for one in answers if one.passage == passage]
 
 
 def _support(one: _Answer, answers: Sequence[_Answer]) -> float:
