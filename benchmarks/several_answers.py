@@ -1,8 +1,8 @@
 """Several answers of each passage, and a verifier of them, on the full evaluation sets; see docs/finetuning.md.
 
 The stages do what `hybridmem train --recipe smollm2-135m-verifier` and `LocalModel.answer` do, in the form in which a
-GPU reads tens of thousands of contexts in a minute or two. Another `--seed` trains on that seed's rows; give each its own
-`--work`.
+GPU reads tens of thousands of contexts in a minute or two. Another `--seed` trains on that seed's rows; give each a
+`--work` of its own.
 
     python benchmarks/finetune.py rows    --data DIR --work DIR       # and items, prepare, as for the study
     python benchmarks/several_answers.py half     --work DIR --half 0   # and --half 1, on a GPU
