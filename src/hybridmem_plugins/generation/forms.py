@@ -31,7 +31,7 @@ def form_words(answer: str) -> frozenset[str]:
 
     As `normalise_answer`, without accents and without a preposition at the beginning. In dates the months are written
     out, and weekdays and the endings of ordinal numbers left out. Where day and month of a numeric date might be
-    either, the month is taken to be first.
+    either, the month is first, but the day where full stops part them.
 
     >>> form_words("Sunday, Nov. 17th") == form_words("November 17")
     True
@@ -54,8 +54,9 @@ def is_numeric_date(answer: str) -> bool:
 
 def _written_out(found: re.Match[str]) -> str:
     first, second, third = int(found[1]), int(found[3]), int(found[4])
-    year, month, day = (first, second, third) if len(found[1]) == 4 else (third, first, second)
-    if month > 12:
+    leads = len(found[1]) == 4
+    year, month, day = (first, second, third) if leads else (third, first, second)
+    if month > 12 or (found[2] == "." and day <= 12 and not leads):
         month, day = day, month
     dated = 1 <= month <= 12 and 1 <= day <= 31 and 4 in (len(found[1]), len(found[4]))
     return f"{_MONTHS[month - 1]} {day} {year}" if dated else found[0]
