@@ -24,8 +24,13 @@ def normalise(text: str) -> str:
         folded = text.lower()
     else:
         folded = unicodedata.normalize("NFKC", text).casefold()
-        folded = unicodedata.normalize("NFC", _MARKS.sub("", unicodedata.normalize("NFD", folded)))
+        folded = without_accents(folded)
     return _POSSESSIVE.sub("", folded) if "'" in folded or "’" in folded else folded
+
+
+def without_accents(text: str) -> str:
+    """Leave out the accents of Latin, Greek and Cyrillic letters."""
+    return unicodedata.normalize("NFC", _MARKS.sub("", unicodedata.normalize("NFD", text)))
 
 
 def words(text: str) -> list[str]:

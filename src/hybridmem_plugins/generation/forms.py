@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import lru_cache
 
 from rapidfuzz.distance import OSA
 
 from hybridmem_plugins.augmentation.answers import normalise_answer
+from hybridmem_plugins.extraction.tokens import without_accents
 
 LONG = 5
 """Letters that a word needs before one letter that differs is taken for another spelling."""
@@ -21,7 +21,6 @@ _SHORT = {month[:3]: month for month in _MONTHS} | {"sept": "september"}
 _BEFORE = frozenset(["in", "on", "at", "by", "from"])
 _BESIDE = frozenset(f"{day}day" for day in ("mon", "tues", "wednes", "thurs", "fri", "satur", "sun"))
 _NUMERIC = re.compile(r"\b(\d{1,4})([/.-])(\d{1,2})\2(\d{1,4})\b")
-_ACCENTS = re.compile("[\u0300-\u036f]")
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
 
 
@@ -38,8 +37,8 @@ def form_words(answer: str) -> frozenset[str]:
     >>> form_words("10/27/2017") == form_words("27 October 2017")
     True
     """
-    plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", answer))
-    words = [_SHORT.get(word, word) for word in normalise_answer(_NUMERIC.sub(_written_out, plain)).split()]
+    written = _NUMERIC.sub(_written_out, without_accents(answer))
+    words = [_SHORT.get(word, word) for word in normalise_answer(written).split()]
     words = words[1:] if len(words) > 1 and words[0] in _BEFORE else words
     if not any(word in _MONTHS for word in words):
         return frozenset(words)
