@@ -3,8 +3,8 @@
     python benchmarks/finetune.py rows    --data DIR --work DIR --arm ours --seed 0   # once for each arm and seed
     python benchmarks/finetune.py items   --data DIR --work DIR
     python benchmarks/finetune.py prepare --work DIR [--model FILE]                   # base model as a folder
-    python benchmarks/finetune.py base    --data DIR --work DIR [--part replay|eval]
-    python benchmarks/finetune.py arm     --data DIR --work DIR --name N --arm ours --seed 0 --kl 1 --steps 1500
+    python benchmarks/finetune.py base    --data DIR --work DIR [--part replay|instructed|eval]
+    python benchmarks/finetune.py arm     --data DIR --work DIR --name N --arm ours --seed 0 --compile --full
     python benchmarks/finetune.py tabulate --work DIR --page docs/finetuning.md
     python benchmarks/finetune.py queue   --data DIR --work DIR --plan PLAN.json --gpus 2 --slots 2
 
@@ -34,6 +34,7 @@ from pathlib import Path
 
 from hybridmem_plugins import line_files
 from hybridmem_plugins.finetuning import evaluate, forgetting, recipes, report
+from hybridmem_plugins.finetuning.instructions import answer_instructed
 from hybridmem_plugins.finetuning.replay import answer_with_base
 from hybridmem_plugins.finetuning.rows import RowEncoder, fitting_rows
 from hybridmem_plugins.finetuning.sets import EvalItem, NegativePool, read_rows, reading_items, split_by_document
@@ -267,6 +268,12 @@ def base(options):
             replay = {"kept": [r for r in rows if r["id"] in names], "train": [r for r in rows if r["id"] not in names]}
             write_json(Path(options.work) / "replay.json", replay)
             say(options, f"replay: {len(rows)} answers")
+        if options.part in ("instructed", "all"):
+            prompts = recipes.instruction_prompts(options.data, recipe)[:: options.every]
+            local.batch_size = 4 * options.batch
+            rows = answer_instructed(local, prompts)
+            write_json(Path(options.work) / "instructed.json", rows)
+            say(options, f"{len(rows)} answers follow their instructions, of {len(prompts)}")
         if options.part in ("eval", "all"):
             measure(options, local, "base", load_eval(options, "items"))
 
@@ -298,6 +305,8 @@ def copy_name(row):
 def encoded_rows(options, config):
     """Read one arm's rows, without the questions that choose among recipes, and encode them in several processes."""
     made = read_lines(Path(options.work) / f"rows/{options.arm}-s{options.seed}.jsonl.xz")[:: options.every]
+    if options.recipe.instructed:
+        made += options.recipe.rounds * await_file(Path(options.work) / "instructed.json", 1500)
     if options.items == "tuning":
         kept = {item.id.split("/")[3] for item in load_eval(options, "tuning") if item.suite == "tuning"}
         made = [row for row in made if row["id"].rpartition("/")[0] not in kept]
@@ -476,6 +485,7 @@ def main():
     parser.add_argument("--bundle")
     parser.add_argument("--keep", default="")
     options = parser.parse_args()
+    options.steps = options.steps or options.recipe.steps
     stages[options.stage](options)
 
 

@@ -150,7 +150,7 @@ def test_a_row_of_one_passage_shows_one_and_never_speaks_of_disagreement(data, s
 
 
 def test_a_recipe_trains_from_the_command_line(data, tiny, tokenizer, tmp_path, monkeypatch):
-    from hybridmem_plugins.finetuning import command, recipes
+    from hybridmem_plugins.finetuning import command, recipes, rows
 
     tiny.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
@@ -158,11 +158,16 @@ def test_a_recipe_trains_from_the_command_line(data, tiny, tokenizer, tmp_path, 
     sources = (Source("mini", (Copy(1, "random", "snippet"),)),)
     monkeypatch.setattr(recipes, "RECIPES", {"one": Recipe("one", sources, config, rounds=1, steps=1, plain=4)})
     answered = [{"id": "g", "prompt": [{"role": "user", "content": "who ?"}], "completion": "ada"}] * 4
-    monkeypatch.setattr(command, "_replay", lambda *_: answered)
+    followed = [{**answered[0], "id": "f", "completion": "ada lovelace"}]
+    monkeypatch.setattr(command, "_base_answers", lambda *_, **__: (answered, followed))
+    encoded = []
+    fitting = rows.fitting_rows
+    monkeypatch.setattr(rows, "fitting_rows", lambda made, *rest: encoded.append(list(made)) or fitting(made, *rest))
     out = tmp_path / "out"
     command.train(out, recipe="one", data=data, model=str(tmp_path / "base"))
     assert (out / "adapter_model.safetensors").is_file()
     assert json.loads((out / "adapter_config.json").read_text())["r"] == 2
+    assert encoded[0][-1:] == followed
 
 
 def test_the_shipped_adapter_is_scaled_as_its_recipe_trained_it():

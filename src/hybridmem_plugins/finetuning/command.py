@@ -99,8 +99,8 @@ def _train_recipe(
         return
     recipe = recipes.get_recipe(name)
     config = _configured(recipe.config, seed, kl_weight)
-    replay = _replay(recipe, data, model) if config.kl_weight else []
-    rows, guard = _recipe_rows(recipe, data, model, seed, replay)
+    replay, instructed = _base_answers(recipe, data, model, guarded=bool(config.kl_weight))
+    rows, guard = _recipe_rows(recipe, data, model, seed, replay, instructed)
     _train(output, config, rows, guard, model, steps=max_steps or recipe.steps, resume=resume)
 
 
@@ -120,30 +120,33 @@ def _train_recipe_verifier(
 
 
 def _recipe_rows(
-    recipe: Any, data: Path, model: str | None, seed: int, replay: list[Any]
+    recipe: Any, data: Path, model: str | None, seed: int, replay: list[Any], instructed: list[Any]
 ) -> tuple[list[Any], list[Any]]:
     from hybridmem_plugins.finetuning import recipes
     from hybridmem_plugins.finetuning.rows import fitting_rows
     from hybridmem_plugins.generation import loading
 
-    made = recipes.training_rows(recipe, data, seed=seed)
+    made = recipes.training_rows(recipe, data, seed=seed) + recipe.rounds * instructed
     training, left_out = fitting_rows(made, loading.load_tokenizer(model), recipe.config.max_length)
     typer.echo(f"{len(training)} rows, {left_out} left out as too long")
     return training, recipes.guard_rows(recipe, data, replay, seed=seed) if replay else []
 
 
-def _replay(recipe: Any, data: Path, model: str | None) -> list[Any]:
+def _base_answers(recipe: Any, data: Path, model: str | None, *, guarded: bool) -> tuple[list[Any], list[Any]]:
+    """Return the base's answers to general prompts, for the guard, and its answers that follow instructions."""
     from hybridmem_plugins.finetuning import recipes
+    from hybridmem_plugins.finetuning.instructions import answer_instructed
     from hybridmem_plugins.finetuning.replay import answer_with_base
     from hybridmem_plugins.generation import LocalModel
 
-    prompts, _ = recipes.replay_prompts(data, recipe)
-    return answer_with_base(
-        LocalModel(model, batch_size=64),
-        prompts,
-        max_new_tokens=recipe.replay_tokens,
-        temperature=recipe.replay_temperature,
+    local = LocalModel(model, batch_size=64)
+    if local.model.device.type != "cpu":
+        local.batch_size = 512
+    told, _ = recipes.replay_prompts(data, recipe)
+    replay = answer_with_base(
+        local, told if guarded else [], max_new_tokens=recipe.replay_tokens, temperature=recipe.replay_temperature
     )
+    return replay, answer_instructed(local, recipes.instruction_prompts(data, recipe))
 
 
 def evaluate(

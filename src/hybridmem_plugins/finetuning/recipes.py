@@ -18,6 +18,7 @@ from hybridmem_plugins.augmentation.questions import GAP, cloze_examples
 from hybridmem_plugins.augmentation.recipe import DEFAULT_RATES, FILLS
 from hybridmem_plugins.extraction.sentences import sentence_spans
 from hybridmem_plugins.finetuning.evaluate import HELD_OUT
+from hybridmem_plugins.finetuning.instructions import instructed_prompts
 from hybridmem_plugins.finetuning.replay import plain_rows
 from hybridmem_plugins.finetuning.sets import read_rows, split_by_document
 from hybridmem_plugins.finetuning.targets import write_target
@@ -112,6 +113,8 @@ class Recipe:
         replay_tokens: Longest of those answers.
         replay_temperature: Their sampling's; 0 is greedy.
         plain: Most plain passages to guard.
+        instructed: General prompts that the base answers under checkable instructions; the answers that follow all of
+            them are learnt beside the rows, `rounds` times each. The prompts are none of those for replay.
         style: What completions look like, one of `targets.STYLES`.
         rounds: Times that all copies are made, with fresh noise each time.
         steps: Steps to train, over which the learning rate falls; None for all epochs.
@@ -124,6 +127,7 @@ class Recipe:
     replay_tokens: int = 160
     replay_temperature: float = 0.7
     plain: int = 2500
+    instructed: int = 0
     style: str = "cited"
     rounds: int = 2
     steps: int | None = None
@@ -174,6 +178,7 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         replay_tokens=384,
         replay_temperature=0.0,
+        instructed=4800,
         steps=500,
     ),
 }  # fmt: skip
@@ -371,6 +376,15 @@ def guard_rows(
 
 def replay_prompts(data: str | Path, recipe: Recipe) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the general prompts to answer for replay, and those kept for measuring agreement."""
-    prompts = read_rows(Path(data) / "forgetting/replay-prompts.jsonl.gz")
-    prompts = random.Random("replay").sample(prompts, len(prompts))
+    prompts = _general_prompts(data)
     return prompts[AGREEMENT_PROMPTS:][: recipe.replay], prompts[:AGREEMENT_PROMPTS]
+
+
+def instruction_prompts(data: str | Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return general prompts with checkable instructions, for `instructions.answer_instructed`."""
+    return instructed_prompts(_general_prompts(data)[AGREEMENT_PROMPTS + recipe.replay :], recipe.instructed)
+
+
+def _general_prompts(data: str | Path) -> list[dict[str, Any]]:
+    prompts = read_rows(Path(data) / "forgetting/replay-prompts.jsonl.gz")
+    return random.Random("replay").sample(prompts, len(prompts))

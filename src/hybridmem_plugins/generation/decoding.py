@@ -146,13 +146,7 @@ class _Sampler:
                 self._penalise(logits[position], row)
         if not self.generators:
             return [int(token) for token in logits.argmax(dim=-1).tolist()]
-        width = self.settings.top_k or logits.shape[-1]
-        ordered, tokens = logits.topk(min(width, logits.shape[-1]), dim=-1)
-        ordered, tokens = ordered.cpu(), tokens.cpu()
-        return [
-            self._draw(ordered[position], tokens[position], self.generators[index])
-            for position, index in enumerate(indices)
-        ]
+        return self._draw(logits, indices)
 
     def _penalise(self, logits: Any, row: Row) -> None:
         torch = require("torch", "llm")
@@ -160,14 +154,20 @@ class _Sampler:
         values, penalty = logits[seen], self.settings.repetition_penalty
         logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
 
-    def _draw(self, ordered: Any, tokens: Any, generator: Any) -> int:
+    def _draw(self, logits: Any, indices: list[int]) -> list[int]:
+        """Draw each row's token with its own generator, from the cumulated probabilities of the likeliest."""
         torch = require("torch", "llm")
+        width = min(self.settings.top_k or logits.shape[-1], logits.shape[-1])
+        ordered, tokens = (part.cpu() for part in logits.topk(width, dim=-1))
         # From the likeliest down, so that the least temperature cannot overflow.
-        probabilities = ((ordered - ordered[:1]) / self.settings.temperature).softmax(dim=-1)
-        if self.settings.top_p < 1.0:
-            before = probabilities.cumsum(dim=-1) - probabilities
-            probabilities = probabilities.masked_fill(before >= self.settings.top_p, 0.0)
-        return int(tokens[torch.multinomial(probabilities, 1, generator=generator)])
+        probabilities = ((ordered - ordered[:, :1]) / self.settings.temperature).softmax(dim=-1)
+        reached = probabilities.double().cumsum(dim=-1)
+        kept = reached - probabilities < self.settings.top_p
+        kept[:, 0] = True
+        last = kept.sum(dim=-1, keepdim=True) - 1
+        chance = torch.stack([torch.rand(1, generator=self.generators[index], dtype=torch.double) for index in indices])
+        places = torch.searchsorted(reached, chance * reached.gather(1, last), right=True)
+        return [int(token) for token in tokens.gather(1, places.minimum(last)).squeeze(1).tolist()]
 
 
 SHARED = 24
