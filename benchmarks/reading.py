@@ -167,7 +167,7 @@ def scales(options):
         write_marked(options.page, "adapter scales", lines)
     if options.plot:
         points = {str(s): (known[str(s)]["perplexity"], bootstrap(known[str(s)]["contained"]).mean) for s in SCALES}
-        plot_trade(points, options.plot, "accuracy on clean passages, by adapter scale")
+        plot_trade(points, options.plot, "clean accuracy, by adapter scale")
 
 
 def main():

@@ -42,14 +42,19 @@ def test_none_are_made_of_nothing(prompts):
 
 
 class FakeModel:
-    """Says what it is told to."""
+    """Says what it is told to, and fails when that is said."""
+
+    name, batch_size = "fake", 1
 
     def __init__(self, *replies):
         self.replies, self.asked = [SimpleNamespace(text=text, finish_reason=why) for text, why in replies], None
 
     def generate(self, chats, **settings):
         self.asked = settings
-        return self.replies[: len(chats)]
+        told, self.replies = self.replies[: len(chats)], self.replies[len(chats) :]
+        if len(told) < len(chats):
+            raise KeyboardInterrupt
+        return told
 
 
 def test_only_whole_answers_that_follow_every_instruction_are_kept():
@@ -72,3 +77,21 @@ def test_only_whole_answers_that_follow_every_instruction_are_kept():
         {"id": "3", "prompt": [{"role": "user", "content": "Say 3"}], "completion": "Snow. And so it ends."},
     ]
     assert model.asked["adapter"] == "base"
+
+
+def test_a_killed_run_goes_on_with_the_replies_that_it_has(tmp_path):
+    prompts = [
+        {"id": str(number), "prompt": f"Say {number}", "instructions": ["punctuation:no_comma"], "options": [{}]}
+        for number in range(6)
+    ]
+    file = tmp_path / "instructed.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        answer_instructed(FakeModel(*[("Snow", "stop")] * 4), prompts, file=file)
+    rest = FakeModel(("Ice", "stop"), ("Ice, ice", "stop"))
+    kept = answer_instructed(rest, prompts, file=file)
+    assert [row["completion"] for row in kept] == ["Snow"] * 4 + ["Ice"]
+    assert not rest.replies
+    with pytest.raises(KeyboardInterrupt):  # Asked anew: everything, or with other settings.
+        answer_instructed(FakeModel(), prompts, file=file, temperature=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        answer_instructed(FakeModel(), prompts, file=file, resume=False)

@@ -150,24 +150,36 @@ def test_a_row_of_one_passage_shows_one_and_never_speaks_of_disagreement(data, s
 
 
 def test_a_recipe_trains_from_the_command_line(data, tiny, tokenizer, tmp_path, monkeypatch):
-    from hybridmem_plugins.finetuning import command, recipes, rows
+    from hybridmem_plugins.finetuning import command, instructions, recipes, rows
 
     tiny.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
+    general = [
+        {"id": f"r{number}", "prompt": f"who wrote {number} ?"} for number in range(recipes.AGREEMENT_PROMPTS + 8)
+    ]
+    (data / "forgetting").mkdir()
+    lines = "".join(json.dumps(row) + "\n" for row in general)
+    (data / "forgetting/replay-prompts.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     config = TrainConfig(rank=2, alpha=4, batch_size=2, max_length=500, kl_tokens=8, kl_rows=1, guard_share=0.5)
-    sources = (Source("mini", (Copy(1, "random", "snippet"),)),)
-    monkeypatch.setattr(recipes, "RECIPES", {"one": Recipe("one", sources, config, rounds=1, steps=1, plain=4)})
-    answered = [{"id": "g", "prompt": [{"role": "user", "content": "who ?"}], "completion": "ada"}] * 4
-    followed = [{**answered[0], "id": "f", "completion": "ada lovelace"}]
-    monkeypatch.setattr(command, "_base_answers", lambda *_, **__: (answered, followed))
-    encoded = []
-    fitting = rows.fitting_rows
+    recipe = Recipe(
+        "one", (Source("mini", (Copy(1, "random", "snippet"),)),), config,
+        rounds=1, steps=1, plain=4, replay=4, replay_tokens=8, instructed=3,
+    )  # fmt: skip
+    monkeypatch.setattr(recipes, "RECIPES", {"one": recipe})
+    # What a model with random weights replies neither ends nor follows anything.
+    told = {"text": "ada", "finish_reason": "stop"}
+    monkeypatch.setattr(instructions, "base_replies", lambda local, prompts, **_: [told] * len(prompts))
+    monkeypatch.setattr(instructions, "followed", lambda *_: [True])
+    encoded, fitting = [], rows.fitting_rows
     monkeypatch.setattr(rows, "fitting_rows", lambda made, *rest: encoded.append(list(made)) or fitting(made, *rest))
     out = tmp_path / "out"
     command.train(out, recipe="one", data=data, model=str(tmp_path / "base"))
     assert (out / "adapter_model.safetensors").is_file()
     assert json.loads((out / "adapter_config.json").read_text())["r"] == 2
-    assert encoded[0][-1:] == followed
+    assert len((out / "replay.jsonl").read_text().splitlines()) == 4
+    learnt = encoded[0][-3:]
+    assert [row["completion"] for row in learnt] == ["ada"] * 3
+    assert all(row["prompt"][0]["content"].startswith("who wrote") for row in learnt)
 
 
 def test_the_shipped_adapter_is_scaled_as_its_recipe_trained_it():

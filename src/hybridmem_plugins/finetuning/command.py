@@ -99,7 +99,7 @@ def _train_recipe(
         return
     recipe = recipes.get_recipe(name)
     config = _configured(recipe.config, seed, kl_weight)
-    replay, instructed = _base_answers(recipe, data, model, guarded=bool(config.kl_weight))
+    replay, instructed = _base_answers(recipe, data, model, output, guarded=bool(config.kl_weight), resume=resume)
     rows, guard = _recipe_rows(recipe, data, model, seed, replay, instructed)
     _train(output, config, rows, guard, model, steps=max_steps or recipe.steps, resume=resume)
 
@@ -132,7 +132,9 @@ def _recipe_rows(
     return training, recipes.guard_rows(recipe, data, replay, seed=seed) if replay else []
 
 
-def _base_answers(recipe: Any, data: Path, model: str | None, *, guarded: bool) -> tuple[list[Any], list[Any]]:
+def _base_answers(
+    recipe: Any, data: Path, model: str | None, output: Path, *, guarded: bool, resume: bool
+) -> tuple[list[Any], list[Any]]:
     """Return the base's answers to general prompts, for the guard, and its answers that follow instructions."""
     from hybridmem_plugins.finetuning import recipes
     from hybridmem_plugins.finetuning.instructions import answer_instructed
@@ -142,11 +144,15 @@ def _base_answers(recipe: Any, data: Path, model: str | None, *, guarded: bool) 
     local = LocalModel(model, batch_size=64)
     if local.model.device.type != "cpu":
         local.batch_size = 512
-    told, _ = recipes.replay_prompts(data, recipe)
+    general = recipes.replay_prompts(data, recipe)[0] if guarded else []
+    instructed = recipes.instruction_prompts(data, recipe)
+    typer.echo(f"the base answers {len(general) + len(instructed)} prompts, kept in {output} as they come")
+    output.mkdir(parents=True, exist_ok=True)
     replay = answer_with_base(
-        local, told if guarded else [], max_new_tokens=recipe.replay_tokens, temperature=recipe.replay_temperature
-    )
-    return replay, answer_instructed(local, recipes.instruction_prompts(data, recipe))
+        local, general, max_new_tokens=recipe.replay_tokens, temperature=recipe.replay_temperature,
+        file=output / "replay.jsonl", resume=resume,
+    )  # fmt: skip
+    return replay, answer_instructed(local, instructed, file=output / "instructed.jsonl", resume=resume)
 
 
 def evaluate(

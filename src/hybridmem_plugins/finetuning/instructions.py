@@ -10,10 +10,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hybridmem_plugins.finetuning.ifeval import followed
-from hybridmem_plugins.generation.local_model import BASE, LocalModel
+from hybridmem_plugins.finetuning.replay import answered, base_replies
+from hybridmem_plugins.generation.local_model import LocalModel
 
 Instruction = tuple[str, str, dict[str, Any]]
 """What the prompt says, the checker's name in `ifeval.CHECKERS`, and the checker's options."""
@@ -131,6 +133,8 @@ def answer_instructed(
     max_new_tokens: int = 640,
     temperature: float = 0.3,
     seed: int = 0,
+    file: Path | None = None,
+    resume: bool = True,
 ) -> list[dict[str, Any]]:
     """Let the base answer prompts, and keep the answers that are whole and follow every instruction.
 
@@ -140,16 +144,17 @@ def answer_instructed(
         max_new_tokens: Longest answer; one cut off there is left out.
         temperature: Of the sampling; 0 is greedy.
         seed: Seed of the sampling.
+        file: See `replay.base_replies`.
+        resume: Likewise.
 
     Returns:
         Training rows with `id`, `prompt` (messages) and `completion`.
     """
-    chats = [[{"role": "user", "content": str(row["prompt"])}] for row in prompts]
-    replies = local.generate(
-        chats, adapter=BASE, max_new_tokens=max_new_tokens, temperature=temperature, top_p=0.95, top_k=50, seed=seed
+    replies = base_replies(
+        local, prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, file=file, resume=resume
     )
     return [
-        {"id": row["id"], "prompt": chat, "completion": reply.text}
-        for row, chat, reply in zip(prompts, chats, replies, strict=True)
-        if reply.finish_reason == "stop" and all(followed(reply.text, row["instructions"], row["options"]))
+        answered(row, reply)
+        for row, reply in zip(prompts, replies, strict=True)
+        if reply["finish_reason"] == "stop" and all(followed(reply["text"], row["instructions"], row["options"]))
     ]

@@ -108,5 +108,6 @@ def plot_trade(points: Mapping[str, tuple[float, float]], file: str | Path, gain
     for name, (forgotten, gained) in points.items():
         axis.scatter(forgotten, gained)
         axis.annotate(name, (forgotten, gained), textcoords="offset points", xytext=(5, 4), fontsize=8)
+    axis.margins(0.12)  # room for the names
     axis.set(xlabel="perplexity on Wikipedia passages (lower is better)", ylabel=gain)
     figure.savefig(file)
