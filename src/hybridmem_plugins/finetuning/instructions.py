@@ -100,6 +100,9 @@ MAKERS: tuple[Callable[[random.Random, str], Instruction], ...] = (
 TWO = 0.3
 """Share of the prompts that are given two instructions."""
 
+LONGEST, TEMPERATURE = 640, 0.3
+"""Of the base's answers: tokens, after which an answer counts as cut off, and how they are sampled."""
+
 
 def instructed_prompts(prompts: Sequence[Mapping[str, Any]], count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Give general prompts checkable instructions, each prompt in its turn until there are enough.
@@ -130,8 +133,6 @@ def answer_instructed(
     local: LocalModel,
     prompts: Sequence[Mapping[str, Any]],
     *,
-    max_new_tokens: int = 640,
-    temperature: float = 0.3,
     seed: int = 0,
     file: Path | None = None,
     resume: bool = True,
@@ -141,17 +142,15 @@ def answer_instructed(
     Args:
         local: A model; its adapters are switched off.
         prompts: What `instructed_prompts` made.
-        max_new_tokens: Longest answer; one cut off there is left out.
-        temperature: Of the sampling; 0 is greedy.
         seed: Seed of the sampling.
-        file: See `replay.base_replies`.
+        file: Keeps the replies; see `replay.base_replies`.
         resume: Likewise.
 
     Returns:
         Training rows with `id`, `prompt` (messages) and `completion`.
     """
     replies = base_replies(
-        local, prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, file=file, resume=resume
+        local, prompts, max_new_tokens=LONGEST, temperature=TEMPERATURE, seed=seed, file=file, resume=resume
     )
     return [
         answered(row, reply)
