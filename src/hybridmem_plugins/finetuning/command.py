@@ -141,11 +141,13 @@ def _base_answers(
     from hybridmem_plugins.finetuning.replay import answer_with_base
     from hybridmem_plugins.generation import LocalModel
 
+    general = recipes.replay_prompts(data, recipe)[0] if guarded else []
+    instructed = recipes.instruction_prompts(data, recipe) if recipe.instructed else []
+    if not general and not instructed:
+        return [], []
     local = LocalModel(model, batch_size=64)
     if local.model.device.type != "cpu":
         local.batch_size = 512
-    general = recipes.replay_prompts(data, recipe)[0] if guarded else []
-    instructed = recipes.instruction_prompts(data, recipe)
     typer.echo(f"the base answers {len(general) + len(instructed)} prompts, kept in {output} as they come")
     output.mkdir(parents=True, exist_ok=True)
     replay = answer_with_base(
